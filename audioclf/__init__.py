@@ -1,0 +1,42 @@
+"""audioclf: fine-tunes a pretrained audio encoder for any audio classification task, in plain PyTorch."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Names are imported when first used: `import audioclf` and `audioclf --help` need not wait for torch.
+_HOMES = {
+    "AudioError": "errors",
+    "AudioSource": "datasets.base",
+    "AudioSplits": "datasets.base",
+    "AudioclfError": "errors",
+    "CheckpointError": "errors",
+    "Classifier": "inference",
+    "ConfigError": "errors",
+    "DatasetError": "errors",
+    "Example": "datasets.base",
+    "TrainConfig": "config",
+    "TrainResult": "training",
+    "TrainingError": "errors",
+    "evaluate": "inference",
+    "load": "inference",
+    "load_dataset": "datasets.load",
+    "make_splits": "datasets.base",
+    "register": "models.hf",
+    "train": "training",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'audioclf' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

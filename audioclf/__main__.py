@@ -1,0 +1,5 @@
+"""`python -m audioclf`."""
+
+from .cli import entry_point
+
+entry_point()

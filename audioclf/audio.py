@@ -1,0 +1,220 @@
+"""From any sound a user may hold to a mono float32 waveform at the model's rate.
+
+Shapes: T samples, K channels.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from .errors import AudioError
+
+EXTENSIONS = frozenset(
+    f".{ending}"
+    for ending in (
+        *("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "snd", "caf", "w64", "rf64"),
+        *("gsm", "m4a", "mp4", "aac", "wma", "webm"),
+    )
+)
+"""File-name endings that count as audio when a folder is searched."""
+
+RESAMPLE_QUALITY = "HQ"
+BLOCK_SAMPLES = 1 << 20
+"""Frames decoded at a time: bounds memory whatever length a header claims."""
+
+MAX_CHANNELS = 64
+STREAMED_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
+"""Data sizes that a program writes into a wav header when it cannot know the length yet."""
+
+
+def load(source: Any, sampling_rate: int, start: float | None = None, end: float | None = None) -> np.ndarray:
+    """Reads a sound as a mono waveform (T,) float32 at `sampling_rate` Hz.
+
+    Channels are averaged; other rates are resampled with soxr HQ, block by block, so that memory holds little
+    more than the result.
+
+    Args:
+        source: A path, the bytes of an audio file, `{"array", "sampling_rate"}` with an array (T,) or (T, K) or
+            (K, T), or `{"bytes", "path"}` as `datasets` stores audio.
+        sampling_rate: Rate of the result, in Hz.
+        start: Where to begin, in seconds; the beginning when not given.
+        end: Where to stop, in seconds; the end of the sound when not given.
+
+    Raises:
+        AudioError: naming the file and what is wrong with it: missing, unreadable, empty, truncated, or with
+            samples that are NaN or infinite.
+
+    Example:
+        >>> load({"array": np.zeros(22050), "sampling_rate": 22050}, 16_000).shape
+        (16000,)
+    """
+    source, name = _named(source)
+    if start is not None and end is not None and end <= start:
+        raise AudioError(f"{name}: the segment from {start:g} s to {end:g} s is empty; give an end after its start.")
+    if isinstance(source, Mapping):
+        rate, blocks = _array_blocks(source, name, start, end)
+    else:
+        rate, blocks = _file_blocks(source, name, start, end)
+    waveform = _resample(blocks, rate, sampling_rate)
+    if waveform.size == 0:
+        where = "" if start is None else f" from {start:g} s on"
+        raise AudioError(f"{name}: holds no samples{where}; remove it from the data.")
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples; export it again or remove it from the data.")
+    return waveform
+
+
+def is_audio_path(path: str | os.PathLike) -> bool:
+    """Whether a path looks like audio; hidden files and the `._*` shadows that macOS leaves do not count."""
+    path = Path(path)
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+
+
+def _named(source: Any) -> tuple[Any, str]:
+    """The source in one of three forms (path, bytes, mapping with an array), with a name for messages."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source), repr(os.fspath(source))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), f"<{len(source)} bytes of audio>"
+    if isinstance(source, Mapping):
+        if source.get("array") is not None:
+            return source, repr(source.get("path") or "<array>")
+        if source.get("bytes") is not None:
+            return source["bytes"], repr(source.get("path") or f"<{len(source['bytes'])} bytes of audio>")
+        if source.get("path") is not None:
+            return source["path"], repr(source["path"])
+    raise AudioError(
+        f"{type(source).__name__} is no audio: give a path, the bytes of a file, or "
+        '{"array": samples, "sampling_rate": hertz}.'
+    )
+
+
+def _array_blocks(
+    source: Mapping, name: str, start: float | None, end: float | None
+) -> tuple[int, Iterator[np.ndarray]]:
+    rate = source.get("sampling_rate")
+    if not rate or rate <= 0:
+        raise AudioError(f'{name}: an array needs its "sampling_rate" in Hz.')
+    samples = np.asarray(source["array"])
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
+        raise AudioError(
+            f"{name}: expected an array (samples,) or (samples, channels) of floats or signed integers, "
+            f"got {samples.dtype} of shape {samples.shape}."
+        )
+    if samples.dtype.kind == "i":
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    if samples.ndim == 2:
+        # A sound has far more samples than channels: the short axis is the channels'.
+        samples = samples.mean(axis=int(np.argmin(samples.shape)), dtype=np.float64)
+    first = 0 if start is None else round(start * rate)
+    last = len(samples) if end is None else round(end * rate)
+    return int(rate), iter([samples[first:last].astype(np.float32)])
+
+
+def _file_blocks(
+    source: str | bytes, name: str, start: float | None, end: float | None
+) -> tuple[int, Iterator[np.ndarray]]:
+    """Sampling rate and mono blocks of an encoded file."""
+    if isinstance(source, str):
+        if not os.path.exists(source):
+            raise AudioError(f"{name}: no such file.")
+        if os.path.isdir(source):
+            raise AudioError(f"{name}: is a folder, not an audio file.")
+        if os.path.getsize(source) == 0:
+            raise AudioError(f"{name}: is empty (0 bytes); remove it from the data.")
+    try:
+        # Opened by Python: names in any encoding work, and libsndfile goes by content, not by the name's ending.
+        stream = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be opened ({error.strerror or error}).") from error
+    try:
+        file = soundfile.SoundFile(stream)
+    except soundfile.LibsndfileError as error:
+        stream.close()
+        return _torchcodec_blocks(source, name, start, end, error.error_string.rstrip("."))
+    return file.samplerate, _soundfile_blocks(stream, file, name, start, end)
+
+
+def _soundfile_blocks(
+    stream: BinaryIO, file: soundfile.SoundFile, name: str, start: float | None, end: float | None
+) -> Iterator[np.ndarray]:
+    """Mono blocks of an open file; checks that as many samples come as its header promises."""
+    with stream, file:
+        if file.channels > MAX_CHANNELS:
+            raise AudioError(f"{name}: claims {file.channels} channels; it is damaged, or no recording.")
+        promised, held = _wav_data_sizes(file.extra_info)
+        if promised > held and promised not in STREAMED_SIZES:
+            raise AudioError(
+                f"{name}: is truncated (its header promises {promised:,} bytes of samples, it holds {held:,}); "
+                "fetch or export it again."
+            )
+        first = 0 if start is None else round(start * file.samplerate)
+        last = file.frames if end is None else min(file.frames, round(end * file.samplerate))
+        if first > file.frames:
+            raise AudioError(
+                f"{name}: lasts {file.frames / file.samplerate:.2f} s, so nothing begins at {start:g} s; "
+                "correct its start."
+            )
+        try:
+            if first:
+                file.seek(first)
+            position = first
+            while position < last:
+                block = file.read(min(BLOCK_SAMPLES, last - position), dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                position += len(block)
+                yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        except soundfile.LibsndfileError as error:
+            reason = error.error_string.rstrip(".")
+            raise AudioError(f"{name}: cannot be decoded to its end ({reason}); fetch or export it again.") from error
+        # An MP3 without a length header is only estimated, so a few frames less are no damage.
+        if position < last and not (file.format == "MPEG" and last - position <= 4 * 1152):
+            raise AudioError(
+                f"{name}: is truncated ({position - first:,} samples came of the {last - first:,} its header "
+                "promises); fetch or export it again."
+            )
+
+
+def _wav_data_sizes(extra_info: str) -> tuple[int, int]:
+    """Bytes of samples a wav header promises and those the file holds, from libsndfile's log; (0, 0) elsewhere."""
+    match = re.search(r"^\s*data : (\d+) \(should be (\d+)\)", extra_info, re.MULTILINE)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _torchcodec_blocks(
+    source: str | bytes, name: str, start: float | None, end: float | None, reason: str
+) -> tuple[int, Iterator[np.ndarray]]:
+    """Second try, with FFmpeg through torchcodec, for formats that libsndfile does not know (m4a, aac, wma)."""
+    try:
+        from torchcodec.decoders import AudioDecoder
+    except (ImportError, RuntimeError, OSError):
+        raise AudioError(
+            f"{name}: libsndfile cannot read it ({reason}); convert it to wav or flac, or, if it is m4a, aac or "
+            "the like, install FFmpeg and torchcodec."
+        ) from None
+    try:
+        samples = AudioDecoder(source).get_samples_played_in_range(start or 0.0, end)
+    except (RuntimeError, ValueError) as error:
+        raise AudioError(
+            f"{name}: neither libsndfile ({reason}) nor FFmpeg can read it; it is damaged or no audio."
+        ) from error
+    return int(samples.sample_rate), iter([samples.data.mean(dim=0).numpy()])
+
+
+def _resample(blocks: Iterator[np.ndarray], rate: int, sampling_rate: int) -> np.ndarray:
+    """Joins blocks (T,) of `rate` Hz into one waveform of `sampling_rate` Hz."""
+    if rate == sampling_rate:
+        parts = list(blocks)
+    else:
+        stream = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32", quality=RESAMPLE_QUALITY)
+        parts = [stream.resample_chunk(np.ascontiguousarray(block)) for block in blocks]
+        parts.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

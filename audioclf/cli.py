@@ -1,0 +1,182 @@
+"""The command `audioclf`: train, evaluate, predict, cache.
+
+Every function here is a subcommand; tyro reads its options from the signature and their help from the docstrings.
+Heavy modules are imported inside, so that `--help` is quick.
+"""
+
+import json
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from .config import Device, Precision, TrainConfig, default_cache_dir
+from .errors import AudioclfError
+
+USAGE_ERROR = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How to read the data set."""
+
+    protocol: str | None = None
+    """Official split or variant; for gtzan random or fault-filtered, for a hub data set its configuration."""
+    root: str | None = None
+    """Where a named data set lies, as a folder or an archive."""
+    fold: str | None = None
+    """For a manifest with a column fold: the one that is test."""
+    label_column: str | None = None
+    """Column of the labels."""
+    group_column: str | None = None
+    """Column of what must not be on both sides of a split (speaker, artist)."""
+    labels: tuple[str, ...] | None = None
+    """Class names in the order of their ids."""
+
+
+def train(
+    data: Positional[str],
+    valid: str | None = None,
+    options: OmitArgPrefixes[DataOptions] = DataOptions(),
+    config: OmitArgPrefixes[TrainConfig] = TrainConfig(),
+) -> int:
+    """Fine-tune an encoder on labelled clips and keep the best checkpoint.
+
+    Args:
+        data: gtzan, demo, a folder of class folders, a CSV, TSV or JSON-lines manifest, or a hub data set id.
+        valid: Validation data of its own; else the data's valid part, else a share of train.
+        options: How to read the data set.
+        config: Options of the run.
+    """
+    from .datasets.load import load_dataset
+    from .training import train as run
+
+    run(load_dataset(data, **vars(options), cache_dir=config.cache_dir), valid, config=config)
+    return 0
+
+
+def evaluate(
+    checkpoint: Positional[str],
+    data: Positional[str],
+    split: str = "test",
+    batch_size: int = 8,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+    bad_audio: Literal["auto", "skip", "error"] = "auto",
+    cache_dir: str | None = None,
+    options: OmitArgPrefixes[DataOptions] = DataOptions(),
+) -> int:
+    """Score a checkpoint on one part of a data set; prints the metrics as JSON.
+
+    Args:
+        checkpoint: A folder or hub id.
+        data: A data set, as for train.
+        split: The part: train, valid or test.
+        batch_size: Clips in one forward pass.
+        precision: Arithmetic of the forward pass.
+        device: Where to compute.
+        bad_audio: Unreadable clips: skip them, stop (error), or skip up to 1 % (auto).
+        cache_dir: Folder for decoded audio.
+        options: How to read the data set.
+    """
+    from .datasets.load import load_dataset
+    from .inference import evaluate as score
+    from .inference import load
+
+    metrics = score(
+        load(checkpoint, precision=precision, device=device),
+        load_dataset(data, **vars(options), cache_dir=cache_dir),
+        split,
+        batch_size=batch_size,
+        bad_audio=bad_audio,
+        cache_dir=cache_dir,
+        progress=sys.stderr.isatty(),
+    )
+    print(json.dumps(metrics, indent=2))
+    return 0
+
+
+def predict(
+    checkpoint: Positional[str],
+    files: Positional[tuple[str, ...]],
+    top_k: int = 3,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+    json_lines: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Classify audio files; one that cannot be read is reported and the rest go on.
+
+    Args:
+        checkpoint: A folder or hub id.
+        files: Audio files.
+        top_k: Classes to show for each file.
+        precision: Arithmetic of the forward pass.
+        device: Where to compute.
+        json_lines: Print one JSON object a file.
+    """
+    from .errors import AudioError
+    from .inference import load
+
+    if not files:
+        print("audioclf: name at least one audio file.", file=sys.stderr)
+        return USAGE_ERROR
+    classifier = load(checkpoint, precision=precision, device=device)
+    num_failed = 0
+    for file in files:
+        try:
+            scores = classifier(file, top_k=top_k)
+        except AudioError as error:
+            num_failed += 1
+            print(f"audioclf: {error}", file=sys.stderr)
+            continue
+        if json_lines:
+            print(json.dumps({"file": file, "scores": scores}, ensure_ascii=False), flush=True)
+        else:
+            print(f"{file}: " + ", ".join(f"{entry['label']} {entry['score']:.3f}" for entry in scores), flush=True)
+    return USAGE_ERROR if num_failed else 0
+
+
+def cache(cache_dir: str | None = None, clear: bool = False) -> int:
+    """Show what the cache of decoded audio holds, or clear it.
+
+    Args:
+        cache_dir: Folder of the cache; ~/.cache/audioclf when not given.
+        clear: Delete all decoded audio. Fetched archives stay.
+    """
+    from . import cache as stores
+
+    folder = Path(cache_dir) if cache_dir else default_cache_dir()
+    rows = stores.report(folder)
+    for row in rows:
+        state = "" if row["complete"] else " (incomplete)"
+        print(f"{row['bytes'] / 2**20:10.1f} MiB  {row['clips']:8,} clips  {row['folder']}{state}")
+    print(f"{sum(row['bytes'] for row in rows) / 2**20:10.1f} MiB in {len(rows)} sets of clips below {str(folder)!r}")
+    if clear:
+        print(f"freed {stores.clear(folder) / 2**20:.1f} MiB")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    commands = {"train": train, "evaluate": evaluate, "predict": predict, "cache": cache}
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            commands, prog="audioclf", description="Fine-tune audio classifiers in plain PyTorch.", args=arguments
+        )
+    except AudioclfError as error:
+        print(f"audioclf: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def entry_point() -> None:
+    """What the installed command `audioclf` calls."""
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""From examples to decoded clips: the cache is filled, unreadable clips are judged, and a part becomes a dataset."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import audio, cache
+from .config import default_cache_dir
+from .datasets.base import AudioSplits, Example
+from .errors import AudioError, DatasetError
+
+AUTO_BAD_SHARE = 0.01
+"""Share of unreadable clips that `bad_audio="auto"` sets aside; above it a run stops."""
+NUM_NAMED = 10
+"""Clips named one by one in a message; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Decoded clips of one part; a map-style dataset whose keys are `(index, epoch)`.
+
+    Attributes:
+        store: Where the waveforms lie.
+        positions: Index in the store of each clip.
+        names: What to call each clip in a message.
+        labels: Id of each clip's class.
+        lengths: Samples of each clip as it is used, (N,): whole, or cut to the longest allowed.
+        crop_seed: With a seed, the cut is at a random place, drawn from (seed, epoch, index); else at the start.
+    """
+
+    store: cache.WaveformStore
+    positions: tuple[int, ...]
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    lengths: np.ndarray
+    crop_seed: int | None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        index, epoch = key
+        waveform = self.store.waveform(self.positions[index])
+        start = 0
+        spare = len(waveform) - int(self.lengths[index])
+        if spare and self.crop_seed is not None:
+            # Drawn for the clip alone: the same whatever the number of workers and whenever a run was resumed.
+            start = int(np.random.default_rng([self.crop_seed, epoch, index]).integers(spare + 1))
+        waveform = np.array(waveform[start : start + int(self.lengths[index])])
+        return {"waveform": waveform, "label": self.labels[index], "index": index}
+
+
+@dataclass(frozen=True)
+class DecodedSplits:
+    """A data set with its clips decoded.
+
+    Attributes:
+        parts: The readable clips of each part that the data set has.
+        set_aside: Name and reason of each clip that could not be read.
+        notes: Sentences for the user.
+    """
+
+    parts: dict[str, Clips]
+    set_aside: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def decode(
+    splits: AudioSplits,
+    *,
+    sampling_rate: int,
+    max_seconds: float | None,
+    crop_seed: int | None = None,
+    bad_audio: str = "auto",
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> DecodedSplits:
+    """Decodes every clip of a data set, once and for all later runs.
+
+    Args:
+        splits: The data set.
+        sampling_rate: Rate of the waveforms, in Hz.
+        max_seconds: Longer clips are cut; None for no limit.
+        crop_seed: Seed of random cuts of the train part; every cut is at the start when None.
+        bad_audio: `skip`, `error` or `auto`, as `TrainConfig.bad_audio`.
+        cache_dir: Folder of the cache; ~/.cache/audioclf when not given.
+        progress: Show a progress bar while decoding.
+
+    Raises:
+        AudioError: for unreadable clips that `bad_audio` does not allow, naming them.
+        DatasetError: when no readable clip of a part or of a class in train is left.
+    """
+    # Sorted, so that another split of the same clips finds the same store.
+    ordered = sorted({e for part in splits.parts.values() for e in part}, key=lambda e: (e.identity(), e.name, e.label))
+    store = cache.build(
+        [example.identity() for example in ordered],
+        lambda i: _decode_example(ordered[i], sampling_rate),
+        recipe=_recipe(sampling_rate),
+        cache_dir=cache_dir or default_cache_dir(),
+        progress=progress,
+    )
+    set_aside = {ordered[i].name: reason for i, reason in store.errors.items()}
+    _judge(set_aside, len(ordered), bad_audio)
+    position = {example: i for i, example in enumerate(ordered)}
+    max_samples = None if max_seconds is None else round(max_seconds * sampling_rate)
+    parts = {
+        name: _part(
+            store,
+            [(position[e], e) for e in examples if position[e] not in store.errors],
+            splits.label2id,
+            max_samples,
+            crop_seed if name == "train" else None,
+        )
+        for name, examples in splits.parts.items()
+    }
+    for name, clips in parts.items():
+        if not len(clips):
+            raise DatasetError(f"{splits.name}: no clip of its {name} part could be read.")
+    return DecodedSplits(parts, set_aside, tuple(_notes(store, ordered, set_aside)))
+
+
+def _decode_example(example: Example, sampling_rate: int) -> np.ndarray:
+    source = example.audio if isinstance(example.audio, str) else example.audio.read()
+    return audio.load(source, sampling_rate, example.start, example.end)
+
+
+def _recipe(sampling_rate: int) -> str:
+    # torchcodec reads more formats, so what failed without it deserves another try once it is there.
+    fallback = importlib.util.find_spec("torchcodec") is not None
+    return f"v1 mono {sampling_rate} Hz soxr {audio.RESAMPLE_QUALITY} float32 torchcodec={fallback}"
+
+
+def _part(
+    store: cache.WaveformStore,
+    clips: Sequence[tuple[int, Example]],
+    label2id: dict[str, int],
+    max_samples: int | None,
+    crop_seed: int | None,
+) -> Clips:
+    positions = tuple(position for position, _ in clips)
+    lengths = store.lengths[list(positions)]
+    return Clips(
+        store=store,
+        positions=positions,
+        names=tuple(example.name for _, example in clips),
+        labels=tuple(label2id[example.label] for _, example in clips),
+        lengths=lengths if max_samples is None else np.minimum(lengths, max_samples),
+        crop_seed=crop_seed,
+    )
+
+
+def _judge(set_aside: dict[str, str], num_clips: int, bad_audio: str) -> None:
+    """Raises when there are more unreadable clips than the policy lets pass."""
+    allowed = {"skip": num_clips, "auto": AUTO_BAD_SHARE * num_clips, "error": 0}[bad_audio]
+    if len(set_aside) > allowed:
+        raise AudioError(
+            f"{len(set_aside)} of {num_clips} clips ({len(set_aside) / num_clips:.1%}) cannot be used. "
+            f"Repair or remove them, or go on without them by bad_audio='skip':\n{_listing(set_aside)}"
+        )
+
+
+def _notes(store: cache.WaveformStore, examples: Sequence[Example], set_aside: dict[str, str]) -> list[str]:
+    notes = []
+    if set_aside:
+        notes.append(
+            f"{len(set_aside)} of {len(examples)} clips cannot be used and are set aside:\n{_listing(set_aside)}"
+        )
+    if store.silent:
+        names = ", ".join(examples[i].name for i in store.silent[:NUM_NAMED])
+        notes.append(f"{len(store.silent)} clip(s) are silent from start to end (they are kept): {names}.")
+    return notes
+
+
+def _listing(set_aside: dict[str, str]) -> str:
+    lines = [f"  {reason}" for reason in list(set_aside.values())[:NUM_NAMED]]
+    if len(set_aside) > NUM_NAMED:
+        lines.append(f"  ... and {len(set_aside) - NUM_NAMED} more.")
+    return "\n".join(lines)

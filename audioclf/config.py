@@ -1,0 +1,223 @@
+"""`TrainConfig`: every option of a training run, documented and checked at the door."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from .errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+LrSchedule = Literal["linear", "cosine", "constant"]
+Freeze = Literal["none", "feature_encoder", "backbone"]
+BadAudio = Literal["auto", "skip", "error"]
+Metric = Literal["accuracy", "uar", "macro_f1", "loss"]
+
+
+def default_cache_dir() -> Path:
+    """Where decoded audio and fetched archives are kept when `cache_dir` is not given."""
+    return Path.home() / ".cache" / "audioclf"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Options of `audioclf.train`; the defaults are the course recipe.
+
+    The effective batch, the clips behind one optimizer step, is `batch_size * gradient_accumulation_steps`.
+
+    Raises:
+        ConfigError: for a value that is out of range, or an option that would have no effect.
+    """
+
+    output_dir: str = "audioclf_output"
+    """Folder for checkpoints, history and TensorBoard; refused when it is not empty, unless `overwrite`."""
+
+    overwrite: bool = False
+    """Delete what an earlier run left in `output_dir`."""
+
+    model: Any = "ntu-spml/distilhubert"
+    """Encoder: a hub id, a local folder, or a config.json (or transformers config object) for random weights."""
+
+    head: Any = "mean"
+    """`mean`, `attention`, or (in Python) a callable that builds a module from the encoder's config."""
+
+    loss: Any = "cross_entropy"
+    """`cross_entropy`, or (in Python) a callable that builds from the encoder's config a loss of one value a clip."""
+
+    num_epochs: int = 10
+    """Passes over the training clips."""
+
+    batch_size: int = 8
+    """Clips in one forward pass (the micro-batch) of one device."""
+
+    eval_batch_size: int | None = None
+    """Clips in one forward pass of evaluation; `batch_size` when not given."""
+
+    learning_rate: float = 5e-5
+    """Peak learning rate of AdamW."""
+
+    head_learning_rate: float | None = None
+    """Peak learning rate of the head; `learning_rate` when not given."""
+
+    warmup_ratio: float = 0.1
+    """Share of all steps over which the learning rate rises from 0, in [0, 1]."""
+
+    lr_schedule: LrSchedule = "linear"
+    """Course of the learning rate after the warm-up."""
+
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay; biases and norm weights are never decayed."""
+
+    gradient_accumulation_steps: int = 1
+    """Micro-batches behind one optimizer step; the result equals that of one big batch."""
+
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to at most this L2 norm."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the forward pass; auto: fp16 on CUDA, bf16 on a CPU with fast bf16, else fp32."""
+
+    device: Device = "auto"
+    """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
+
+    freeze: Freeze = "none"
+    """Part of the encoder that is not trained: nothing, its waveform CNN, or all of it."""
+
+    max_seconds: float = 30.0
+    """Longer clips are cut to this many seconds: their start, or a random crop with `random_crop`."""
+
+    random_crop: bool = False
+    """Train on a random crop of clips longer than `max_seconds`, drawn anew each epoch."""
+
+    valid_fraction: float = 0.1
+    """Share of the training clips held out for validation when the data has no valid part."""
+
+    metric_for_best: Metric = "accuracy"
+    """Validation metric that chooses the best checkpoint (of equals, the earlier epoch)."""
+
+    patience: int | None = None
+    """Stop after this many epochs in a row without a better validation metric."""
+
+    seed: int = 42
+    """Seed of the new head, dropout, order, crops and the validation cut."""
+
+    num_workers: int = 0
+    """Processes that prepare batches; decoded audio is memory-mapped, so 0 is usually as fast."""
+
+    logging_steps: int = 5
+    """Optimizer steps between two rows of the history."""
+
+    bad_audio: BadAudio = "auto"
+    """Unreadable clips: set aside and named (skip), stop (error), or skip up to 1 % of them and stop above (auto)."""
+
+    cache_dir: str | None = None
+    """Folder for decoded audio and fetched archives; ~/.cache/audioclf when not given."""
+
+    progress: bool = True
+    """Show progress and results on the terminal."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        if isinstance(self.output_dir, Path):
+            object.__setattr__(self, "output_dir", str(self.output_dir))
+        if isinstance(self.cache_dir, Path):
+            object.__setattr__(self, "cache_dir", str(self.cache_dir))
+        if isinstance(self.model, Path):
+            object.__setattr__(self, "model", str(self.model))
+        for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
+            _check_int(name, getattr(self, name), minimum=1)
+        for name in ("eval_batch_size", "patience"):
+            if getattr(self, name) is not None:
+                _check_int(name, getattr(self, name), minimum=1)
+        for name in ("seed", "num_workers"):
+            _check_int(name, getattr(self, name), minimum=0)
+        for name in ("learning_rate", "max_grad_norm", "max_seconds"):
+            _check_number(name, getattr(self, name), above=0)
+        if self.head_learning_rate is not None:
+            _check_number("head_learning_rate", self.head_learning_rate, above=0)
+        _check_number("weight_decay", self.weight_decay, minimum=0)
+        _check_number("warmup_ratio", self.warmup_ratio, minimum=0, maximum=1)
+        _check_number("valid_fraction", self.valid_fraction, above=0, below=1)
+        _check_named_or_callable("head", self.head, ("mean", "attention"))
+        _check_named_or_callable("loss", self.loss, ("cross_entropy",))
+        if not self.output_dir:
+            raise ConfigError("output_dir is empty: name a folder for the results.")
+
+    @classmethod
+    def from_overrides(cls, config: "TrainConfig | None", overrides: dict[str, Any]) -> "TrainConfig":
+        """`config` (or the defaults) with some options replaced.
+
+        Raises:
+            ConfigError: for an unknown option, with the nearest known name.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in overrides:
+            if name not in names:
+                raise ConfigError(f"There is no option {name!r}{nearest(name, names)}")
+        return dataclasses.replace(config or cls(), **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable form; a callable or a config object is given by its name."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+
+def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """The end of a sentence: `; did you mean 'x'?` when one of the known names is close, else a full stop."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "lr_schedule": get_args(LrSchedule),
+    "precision": get_args(Precision),
+    "device": get_args(Device),
+    "freeze": get_args(Freeze),
+    "metric_for_best": get_args(Metric),
+    "bad_audio": get_args(BadAudio),
+}
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}")
+
+
+def _check_named_or_callable(name: str, value: str | Callable, choices: tuple[str, ...]) -> None:
+    if not callable(value):
+        _check_choice(name, value, choices)
+
+
+def _check_int(name: str, value: Any, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ConfigError(f"{name}={value!r} must be a whole number of at least {minimum}.")
+
+
+def _check_number(
+    name: str,
+    value: Any,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """NaN fails every comparison, so each bound is stated as what must hold."""
+    holds = isinstance(value, (int, float)) and not isinstance(value, bool)
+    holds = holds and abs(value) != float("inf") and value == value
+    holds = holds and (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+    holds = holds and (above is None or value > above) and (below is None or value < below)
+    if not holds:
+        words = {"at least": minimum, "at most": maximum, "above": above, "below": below}
+        bounds = " and ".join(f"{word} {bound:g}" for word, bound in words.items() if bound is not None)
+        raise ConfigError(f"{name}={value!r} must be a number {bounds}.")
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"

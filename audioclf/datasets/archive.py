@@ -1,0 +1,75 @@
+"""Unpacking archives that came from elsewhere: nothing may be written outside the folder, or without bound."""
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path, PurePosixPath
+
+from ..errors import DatasetError
+
+MAX_MEMBERS = 1_000_000
+COPY_BYTES = 1 << 20
+
+
+def unpack(archive: str | Path, into: str | Path, max_bytes: int) -> Path:
+    """Unpacks a tar archive once; returns the folder that holds what was in it.
+
+    The folder's name comes from the archive's size and time of change, so another archive gets another folder. It
+    appears whole or not at all. Links, devices and any member whose path leads outside are refused, not skipped: an
+    archive with one is not what it claims to be.
+
+    Args:
+        archive: A .tar, .tar.gz, .tar.bz2 or .tar.xz file.
+        into: Parent of the folder.
+        max_bytes: Most bytes that may be unpacked.
+
+    Raises:
+        DatasetError: naming the member that is not acceptable, or that the archive is damaged.
+    """
+    archive = Path(archive)
+    status = archive.stat()
+    key = hashlib.sha256(f"{archive.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:16]
+    folder = Path(into) / key
+    if folder.is_dir():
+        return folder
+    Path(into).mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=into))
+    try:
+        _unpack_members(archive, partial, max_bytes)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was quicker, with the same content
+                raise
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DatasetError(f"{str(archive)!r} cannot be unpacked ({error}); fetch it again.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _unpack_members(archive: Path, folder: Path, max_bytes: int) -> None:
+    unpacked = 0
+    with tarfile.open(archive) as tar:
+        for number, member in enumerate(tar):
+            where = f"{str(archive)!r} holds {member.name!r}"
+            path = PurePosixPath(member.name.replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0:1]:
+                raise DatasetError(f"{where}, which leads outside its folder; this archive is not to be trusted.")
+            if not (member.isreg() or member.isdir()):
+                raise DatasetError(f"{where}, which is a link or a device; this archive is not to be trusted.")
+            unpacked += member.size
+            if unpacked > max_bytes or number >= MAX_MEMBERS:
+                raise DatasetError(
+                    f"{where}, which makes it more than {max_bytes / 2**30:.1f} GiB unpacked; "
+                    "this archive is not to be trusted."
+                )
+            target = folder.joinpath(*path.parts)
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tar.extractfile(member) as source, open(target, "wb") as sink:
+                shutil.copyfileobj(source, sink, COPY_BYTES)

@@ -1,0 +1,246 @@
+"""What a data set is to us: examples with a label and maybe a split and a group, and how they are divided."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import DatasetError
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""The partition each usual name stands for."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled clip.
+
+    Attributes:
+        audio: Path of an audio file, or an `AudioSource` for audio that lies elsewhere.
+        label: Name of its class.
+        split: `train`, `valid` or `test`; None when the data set does not say.
+        group: What must not be on two sides of a split (speaker, artist, recording); None when there is none.
+        start, end: Part of the file that is the clip, in seconds; the whole when None.
+    """
+
+    audio: "str | AudioSource"
+    label: str
+    split: str | None = None
+    group: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call the clip in a message: its path, and its part where it is one."""
+        name = self.audio if isinstance(self.audio, str) else self.audio.name
+        return name if self.start is None and self.end is None else f"{name} [{self.start or 0:g}-{self.end or ''} s]"
+
+    def identity(self) -> str:
+        """A string that changes when the clip's sound may have."""
+        if not isinstance(self.audio, str):
+            return f"{self.audio.identity}|{self.start}|{self.end}"
+        try:
+            status = os.stat(self.audio)
+        except OSError:
+            return f"{os.path.abspath(self.audio)}|missing|{self.start}|{self.end}"
+        return f"{os.path.abspath(self.audio)}|{status.st_size}|{status.st_mtime_ns}|{self.start}|{self.end}"
+
+
+@dataclass(frozen=True)
+class AudioSource:
+    """Audio that is no file of its own, such as a row of a `datasets.Dataset`.
+
+    Attributes:
+        name: What to call it in a message.
+        identity: A string that changes when its content does.
+        read: Returns the audio in a form that `audioclf.audio.load` takes.
+    """
+
+    name: str
+    identity: str
+    read: Callable[[], Any] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class AudioSplits:
+    """A data set divided into parts that share no clip.
+
+    Attributes:
+        train, valid, test: The examples of each part; empty where the data set has no such part.
+        labels: Class names; their order gives the ids.
+        name: What to call the data set.
+        notes: Sentences on what the loader noticed, to be shown to the user.
+    """
+
+    train: tuple[Example, ...]
+    valid: tuple[Example, ...]
+    test: tuple[Example, ...]
+    labels: tuple[str, ...]
+    name: str
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for part in ("train", "valid", "test"):
+            object.__setattr__(self, part, tuple(getattr(self, part)))
+        object.__setattr__(self, "labels", tuple(self.labels))
+
+    @property
+    def parts(self) -> dict[str, tuple[Example, ...]]:
+        """The parts that are not empty, by name."""
+        return {part: getattr(self, part) for part in ("train", "valid", "test") if getattr(self, part)}
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Name of each class by its id."""
+        return dict(enumerate(self.labels))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Id of each class by its name."""
+        return {label: index for index, label in enumerate(self.labels)}
+
+    def fingerprint(self) -> str:
+        """sha256 of labels, parts, and each clip's identity and label: the same data gives the same string."""
+        digest = hashlib.sha256(repr(self.labels).encode())
+        for part, examples in self.parts.items():
+            rows = sorted(f"{part}|{example.label}|{example.identity()}" for example in examples)
+            digest.update("\n".join(rows).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+def split_name(name: str, where: str) -> str:
+    """`train`, `valid` or `test` for any of their usual names.
+
+    Raises:
+        DatasetError: for another name.
+    """
+    split = SPLIT_NAMES.get(str(name).strip().lower())
+    if split is None:
+        raise DatasetError(f"{where}: {name!r} is no split; use train, valid (or val, validation, dev) or test.")
+    return split
+
+
+def make_splits(
+    examples: Iterable[Example], *, name: str, labels: Sequence[str] | None = None, notes: Sequence[str] = ()
+) -> AudioSplits:
+    """Divides examples by their `split`; those without one are train.
+
+    Args:
+        labels: Class names in the order wanted; all that occur, sorted, when not given.
+
+    Raises:
+        DatasetError: for no examples, a label not in `labels`, fewer than two classes, or a clip in two parts.
+    """
+    examples = list(examples)
+    if not examples:
+        raise DatasetError(f"{name}: holds no clips.")
+    found = {example.label for example in examples}
+    if labels is None:
+        labels = sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
+    if len(set(labels)) < len(labels):
+        raise DatasetError(f"{name}: labels names {_first_repeated(labels)!r} twice.")
+    known = set(labels)
+    for example in examples:
+        if example.label not in known:
+            raise DatasetError(f"{name}: {example.name} has the label {example.label!r}, which is not among labels.")
+    if len(labels) < 2:
+        raise DatasetError(f"{name}: has one class only ({labels[0]!r}); a classifier needs two or more.")
+    parts: dict[str, list[Example]] = {"train": [], "valid": [], "test": []}
+    for example in examples:
+        parts[example.split or "train"].append(example)
+    splits = AudioSplits(**parts, labels=labels, name=name, notes=notes)
+    _check_no_shared_clip(splits)
+    return replace(splits, notes=(*notes, *_shared_group_notes(splits)))
+
+
+def cut_valid(splits: AudioSplits, fraction: float, seed: int) -> AudioSplits:
+    """Moves a share of train to valid: seeded, each class in proportion, no group on both sides.
+
+    Without groups every class of two or more clips gives at least one. With groups the shares are as near to the
+    fraction as whole groups allow.
+
+    Raises:
+        DatasetError: when train has too few clips or groups to be cut.
+    """
+    chosen = _choose(splits.train, fraction, np.random.default_rng(seed))
+    if not chosen or len(chosen) == len(splits.train):
+        raise DatasetError(
+            f"{splits.name}: {len(splits.train)} training clips in {len({e.group for e in splits.train})} group(s) "
+            f"cannot be cut into {1 - fraction:.0%} train and {fraction:.0%} valid; give a valid part of its own."
+        )
+    return replace(
+        splits,
+        train=[replace(example, split="train") for i, example in enumerate(splits.train) if i not in chosen],
+        valid=[replace(example, split="valid") for i, example in enumerate(splits.train) if i in chosen],
+    )
+
+
+def _choose(examples: Sequence[Example], fraction: float, rng: np.random.Generator) -> set[int]:
+    """Indices of about `fraction` of the examples, stratified by label, whole groups only."""
+    members: dict[Any, list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        members[example.group if example.group is not None else index].append(index)
+    totals = Counter(example.label for example in examples)
+    target = {label: max(1, round(count * fraction)) if count > 1 else 0 for label, count in totals.items()}
+    chosen: set[int] = set()
+    held: Counter[str] = Counter()
+    groups = list(members.values())
+    # Large groups first, in random order among equals: the small ones then fill what is missing.
+    order = sorted(rng.permutation(len(groups)), key=lambda i: -len(groups[i]))
+    for number in order:
+        counts = Counter(examples[index].label for index in groups[number])
+        before = sum((target[label] - held[label]) ** 2 for label in counts)
+        after = sum((target[label] - held[label] - count) ** 2 for label, count in counts.items())
+        if after < before:
+            chosen.update(groups[number])
+            held.update(counts)
+    return chosen
+
+
+def _check_no_shared_clip(splits: AudioSplits) -> None:
+    """Raises when a clip, or overlapping pieces of one file, stand in two parts, or twice with different labels."""
+    seen: dict[Any, list[tuple[float, float, str, Example]]] = defaultdict(list)
+    for part, examples in splits.parts.items():
+        for example in examples:
+            key = os.path.abspath(example.audio) if isinstance(example.audio, str) else example.audio.identity
+            begin, end = example.start or 0.0, float("inf") if example.end is None else example.end
+            for other_begin, other_end, other_part, other in seen[key]:
+                if begin < other_end and other_begin < end:
+                    if other_part != part:
+                        raise DatasetError(
+                            f"{splits.name}: {example.name} is in {other_part} and in {part}; leave it in one of them."
+                        )
+                    if other.label != example.label and (begin, end) == (other_begin, other_end):
+                        raise DatasetError(
+                            f"{splits.name}: {example.name} has two labels, {other.label!r} and {example.label!r}; "
+                            "leave it with one."
+                        )
+            seen[key].append((begin, end, part, example))
+
+
+def _shared_group_notes(splits: AudioSplits) -> list[str]:
+    groups = {part: {e.group for e in examples if e.group is not None} for part, examples in splits.parts.items()}
+    notes = []
+    parts = list(groups)
+    for i, first in enumerate(parts):
+        for second in parts[i + 1 :]:
+            shared = groups[first] & groups[second]
+            if shared:
+                notes.append(
+                    f"{len(shared)} group(s), for example {min(shared)!r}, are in both {first} and {second}: "
+                    f"scores on {second} will look better than they are."
+                )
+    return notes
+
+
+def _first_repeated(labels: Sequence[str]) -> str:
+    return next(label for label, count in Counter(labels).items() if count > 1)

@@ -1,0 +1,113 @@
+"""`load_dataset`: from a name, a path or a `datasets` object to parts with labels."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import default_cache_dir
+from ..errors import ConfigError, DatasetError
+from . import demo, folder, gtzan, hub, manifest
+from .base import AudioSplits, make_splits
+
+HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+
+
+def load_dataset(
+    name_or_path: Any,
+    *,
+    protocol: str | None = None,
+    root: str | Path | None = None,
+    fold: int | str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    labels: Sequence[str] | None = None,
+    cache_dir: str | Path | None = None,
+) -> AudioSplits:
+    """Finds the clips of a data set, their labels and their official split. Nothing is decoded yet.
+
+    Args:
+        name_or_path: `gtzan`, `demo`, a folder (class folders, or with a metadata.csv or metadata.jsonl), a CSV, TSV
+            or JSON-lines manifest, a `datasets.Dataset` or `DatasetDict`, or the id of one on the hub.
+        protocol: Which official split or variant: for gtzan `random` or `fault-filtered`, for a hub data set the
+            name of its configuration.
+        root: Where a named data set lies: for gtzan its folder or archive, for demo the folder to write it in.
+        fold: For a manifest with a column `fold`: the one that is test; the others are train.
+        label_column: Column of the labels in a manifest or `datasets` object.
+        group_column: Column of what must not be on both sides of a split (speaker, artist).
+        labels: Class names in the order of their ids; what the data says, or sorted, when not given.
+        cache_dir: Where archives are unpacked and demo is written; ~/.cache/audioclf when not given.
+
+    Raises:
+        DatasetError: for data that cannot be found or used, naming the file, column or label.
+        ConfigError: for an option that this kind of data has no use for.
+
+    Example:
+        >>> splits = load_dataset("demo")  # doctest: +SKIP
+        >>> len(splits.train), len(splits.valid), splits.labels[:2]  # doctest: +SKIP
+    """
+    options = {
+        "protocol": protocol, "root": root, "fold": fold, "label_column": label_column, "group_column": group_column,
+        "labels": labels,
+    }  # fmt: skip
+    cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    if isinstance(name_or_path, AudioSplits):
+        _refuse("a data set that is already loaded", options)
+        return name_or_path
+    if not isinstance(name_or_path, (str, Path)):
+        return _from_object(name_or_path, "the data set", options)
+    if name_or_path == "gtzan":
+        _refuse("gtzan", options, allowed=("protocol", "root"))
+        return gtzan.load(root, protocol, cache_dir)
+    if name_or_path == "demo":
+        _refuse("demo", options, allowed=("root",))
+        clips = demo.load(root or cache_dir)
+        return make_splits(clips, name="demo", labels=demo.STYLES, notes=(demo.NOTE,))
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return _from_path(path, options)
+    name = str(name_or_path)
+    if not HUB_ID.fullmatch(name) or path.suffix.lower() in (*manifest.EXTENSIONS, ".json", ".wav"):
+        raise DatasetError(f"{name!r}: no such file or folder.")
+    return _from_object(hub.fetch(name, protocol), name, {**options, "protocol": None})
+
+
+def _from_path(path: Path, options: dict[str, Any]) -> AudioSplits:
+    labels, columns = options["labels"], {key: options[key] for key in ("label_column", "group_column", "fold")}
+    if path.is_dir() and not folder.metadata_files(path):
+        _refuse("a folder of class folders", options, allowed=("labels",))
+        return make_splits(folder.examples(path), name=path.name, labels=labels)
+    _refuse("a manifest", options, allowed=("labels", *columns))
+    if path.is_dir():
+        clips = [
+            clip
+            for table in folder.metadata_files(path)
+            for clip in manifest.examples(
+                table, **columns, split=None if table.parent == path else folder.SPLIT_NAMES[table.parent.name.lower()]
+            )
+        ]
+        return make_splits(clips, name=path.name, labels=labels)
+    if path.suffix.lower() not in manifest.EXTENSIONS:
+        raise DatasetError(
+            f"{str(path)!r} is no data set: give a folder, or a table that ends in {', '.join(manifest.EXTENSIONS)}."
+        )
+    return make_splits(manifest.examples(path, **columns), name=path.name, labels=labels)
+
+
+def _from_object(data: Any, name: str, options: dict[str, Any]) -> AudioSplits:
+    if not hasattr(data, "cast_column") and not hasattr(data, "column_names"):
+        raise DatasetError(
+            f"{type(data).__name__} is no data set: give a name, a path, a datasets.Dataset or what load_dataset "
+            "returns."
+        )
+    _refuse("a datasets object", options, allowed=("label_column", "group_column", "labels"))
+    columns = {key: options[key] for key in ("label_column", "group_column")}
+    clips, class_names = hub.examples(data, name=name, **columns)
+    return make_splits(clips, name=name, labels=options["labels"] or class_names)
+
+
+def _refuse(kind: str, options: dict[str, Any], allowed: Sequence[str] = ()) -> None:
+    """No option is ignored: one without a meaning here is an error."""
+    for option, value in options.items():
+        if value is not None and option not in allowed:
+            raise ConfigError(f"{option}={value!r} means nothing for {kind}; leave it out.")

@@ -1,0 +1,160 @@
+"""Tables that list clips: CSV, TSV or JSON lines, with path, label, and maybe split, group, start, end and fold."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import nearest
+from ..errors import DatasetError
+from .base import Example, split_name
+
+EXTENSIONS = (".csv", ".tsv", ".jsonl")
+PATH_COLUMNS = ("path", "file_name", "filename", "file", "audio", "audio_path", "filepath")
+LABEL_COLUMNS = ("label", "class", "category", "target", "genre", "emotion", "language")
+
+
+def examples(
+    path: str | Path,
+    *,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    fold: int | str | None = None,
+    split: str | None = None,
+) -> list[Example]:
+    """The clips of a table, in its order. Relative paths are relative to the table's own folder.
+
+    Args:
+        label_column: Column of the labels; the first of `LABEL_COLUMNS` when not given.
+        group_column: Column of the groups; `group` when there is one.
+        fold: Value in the column `fold` that is test; the other rows are train.
+        split: Split of every row, for a table that stands in a split's folder.
+
+    Raises:
+        DatasetError: for a table that cannot be read or lacks a column, naming the row where one is wrong.
+    """
+    path = Path(path)
+    rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
+    if not rows:
+        raise DatasetError(f"{str(path)!r} lists no clips.")
+    columns = list(rows[0][1])
+    path_column = _column(path, columns, None, PATH_COLUMNS, "path")
+    label_column = _column(path, columns, label_column, LABEL_COLUMNS, "label_column")
+    if group_column is not None:
+        _column(path, columns, group_column, (), "group_column")
+    elif "group" in columns:
+        group_column = "group"
+    if fold is not None:
+        _check_fold(path, columns, rows, fold)
+    found = []
+    for number, row in rows:
+        where = f"{str(path)!r}, line {number}"
+        found.append(
+            Example(
+                audio=str(_clip_path(path, _text(row, path_column, where))),
+                label=_text(row, label_column, where),
+                split=_row_split(row, where, fold, split),
+                group=None if group_column is None else _text(row, group_column, where),
+                start=_seconds(row, "start", where),
+                end=_seconds(row, "end", where),
+            )
+        )
+    return found
+
+
+def _read_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            # A spreadsheet in much of Europe writes semicolons.
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            reader.fieldnames = [(name or "").strip() for name in reader.fieldnames or []]
+            return [(reader.line_num, row) for row in reader]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{str(path)!r} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
+    except csv.Error as error:
+        raise DatasetError(f"{str(path)!r} is no proper table ({error}).") from error
+
+
+def _read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{str(path)!r} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DatasetError(f"{str(path)!r}, line {number}: is not JSON ({error.msg}).") from error
+        if not isinstance(row, dict):
+            raise DatasetError(f'{str(path)!r}, line {number}: expected an object like {{"path": ..., "label": ...}}.')
+        rows.append((number, row))
+    return rows
+
+
+def _column(path: Path, columns: Sequence[str], wanted: str | None, usual: Sequence[str], option: str) -> str:
+    if wanted is not None:
+        if wanted not in columns:
+            raise DatasetError(
+                f"{str(path)!r} has no column {wanted!r} ({option}); it has {', '.join(columns)}"
+                f"{nearest(wanted, list(columns))}"
+            )
+        return wanted
+    for name in usual:
+        if name in columns:
+            return name
+    advice = f"name it with {option}" if option == "label_column" else "call it path"
+    raise DatasetError(f"{str(path)!r} has no column {' or '.join(usual[:3])}; it has {', '.join(columns)}: {advice}.")
+
+
+def _text(row: dict[str, Any], column: str, where: str) -> str:
+    value = row.get(column)
+    if isinstance(value, list):
+        raise DatasetError(f"{where}: {column} is a list; audioclf trains one label a clip.")
+    text = "" if value is None else str(value).strip()
+    if not text:
+        raise DatasetError(f"{where}: {column} is empty.")
+    return text
+
+
+def _clip_path(table: Path, text: str) -> Path:
+    """A path as the table gives it; backslashes count as separators where only that gives a file."""
+    path = table.parent / text
+    if not path.exists() and "\\" in text:
+        path = table.parent / text.replace("\\", "/")
+    return path
+
+
+def _row_split(row: dict[str, Any], where: str, fold: int | str | None, split: str | None) -> str | None:
+    if fold is not None:
+        return "test" if str(row.get("fold")).strip() == str(fold) else "train"
+    if split is not None or not str(row.get("split") or "").strip():
+        return split
+    return split_name(row["split"], where)
+
+
+def _check_fold(path: Path, columns: Sequence[str], rows: list[tuple[int, dict[str, Any]]], fold: int | str) -> None:
+    if "fold" not in columns:
+        raise DatasetError(f"{str(path)!r} has no column fold, so fold={fold!r} chooses nothing; leave fold out.")
+    known = sorted({str(row.get("fold")).strip() for _, row in rows})
+    if str(fold) not in known:
+        raise DatasetError(f"{str(path)!r} has no fold {str(fold)!r}; it has {', '.join(known)}.")
+
+
+def _seconds(row: dict[str, Any], column: str, where: str) -> float | None:
+    value = row.get(column)
+    if value is None or str(value).strip() == "":
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise DatasetError(f"{where}: {column}={value!r} is no time in seconds.")
+    return seconds

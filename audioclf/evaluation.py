@@ -1,0 +1,76 @@
+"""From a loader to metrics. Shapes: B batch, C classes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .errors import ConfigError
+from .metrics import classification_metrics, confusion_matrix
+from .runtime import autocast
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model did on one part.
+
+    Attributes:
+        metrics: `loss`, `accuracy`, `accuracy_ci`, `uar`, `macro_f1`.
+        confusion: Counts (C, C): row the true class, column the predicted one.
+    """
+
+    metrics: dict[str, Any]
+    confusion: np.ndarray
+
+
+def evaluate_loader(
+    model: nn.Module,
+    loader: DataLoader,
+    loss_function: Callable[[Tensor, Tensor], Tensor],
+    *,
+    num_classes: int,
+    device: torch.device,
+    precision: str,
+) -> Evaluation:
+    """Runs the model, in evaluation mode and without gradients, over every clip once; leaves it in that mode."""
+    model.eval()
+    total_loss, targets, predictions = 0.0, [], []
+    with torch.inference_mode():
+        for batch in loader:
+            labels = batch["labels"].to(device)
+            logits = forward(model, batch, device, precision)
+            total_loss += float(clip_losses(loss_function, logits, labels).double().sum())
+            targets += labels.tolist()
+            predictions += logits.argmax(dim=-1).tolist()
+    confusion = confusion_matrix(targets, predictions, num_classes)
+    return Evaluation({"loss": total_loss / len(targets), **classification_metrics(confusion)}, confusion)
+
+
+def forward(model: nn.Module, batch: dict[str, Tensor], device: torch.device, precision: str) -> Tensor:
+    """Logits (B, C) in fp32 of a collated batch that still lies on the CPU."""
+    mask = batch["attention_mask"]
+    # Asked here, on the CPU, where the answer needs no waiting for the device.
+    mask = None if bool(mask.all()) else mask.to(device, non_blocking=True)
+    with autocast(device, precision):
+        logits = model(batch["input_values"].to(device, non_blocking=True), mask)
+    return logits.float()
+
+
+def clip_losses(loss_function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of each clip (B,).
+
+    Raises:
+        ConfigError: when the loss function, the user's own, gives something else.
+    """
+    losses = loss_function(logits, labels)
+    if not isinstance(losses, Tensor) or losses.shape != labels.shape:
+        shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise ConfigError(
+            f"The loss gave {shape} for {len(labels)} clips; it must give one value a clip, so build it with "
+            "reduction='none'."
+        )
+    return losses

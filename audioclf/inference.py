@@ -1,0 +1,207 @@
+"""Using a trained checkpoint: `load` gives a `Classifier`; `evaluate` scores one on a data set."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import audio
+from .clips import decode
+from .collate import Collator
+from .config import Device, Precision
+from .datasets.base import AudioSplits, split_name
+from .datasets.load import load_dataset
+from .errors import DatasetError
+from .evaluation import evaluate_loader, forward
+from .export import read_metadata
+from .models.backbone import load_feature_extractor
+from .models.classifier import AudioClassifier, build_loss, load_classifier
+from .models.frontend import min_samples
+from .runtime import choose_device, choose_precision
+from .sampling import LengthBucketSampler, make_loader
+
+CHUNK_BATCHES = 16
+"""Batches' worth of inputs decoded and sorted by length together: bounds memory for long lists."""
+
+
+class Classifier:
+    """A checkpoint ready to classify sounds; made by `audioclf.load`.
+
+    Attributes:
+        model: The encoder with its head, in evaluation mode.
+        labels: Class names by id.
+        sampling_rate: Rate the model works at, in Hz; any input is resampled to it.
+        max_seconds: Longer sounds are cut to their start, as in validation; None for no limit.
+        collator: Normalises and pads as in training.
+        device, precision: Where and how it computes.
+    """
+
+    def __init__(
+        self, model: AudioClassifier, extractor: Any, max_seconds: float | None, device: torch.device, precision: str
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.labels = tuple(model.labels)
+        self.sampling_rate = extractor.sampling_rate
+        self.max_seconds = max_seconds
+        self.collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
+        self.device = device
+        self.precision = precision
+
+    def __call__(self, inputs: Any, *, top_k: int | None = 5, batch_size: int = 8) -> list:
+        """Classifies one sound or many.
+
+        Args:
+            inputs: A path, the bytes of a file, or `{"array", "sampling_rate"}`; or a list or other iterable of such.
+            top_k: Classes to return for each sound, the likeliest first; None for all.
+            batch_size: Sounds in one forward pass. It does not change the scores.
+
+        Returns:
+            `[{"label", "score"}, ...]` for one sound, a list of such lists for many.
+
+        Raises:
+            AudioError: naming the sound that cannot be read.
+
+        Example:
+            >>> classifier = audioclf.load("run/best")  # doctest: +SKIP
+            >>> classifier("song.wav", top_k=1)  # doctest: +SKIP
+            [{'label': 'blues', 'score': 0.91}]
+        """
+        if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, dict)):
+            return self._top(self.probabilities([inputs], batch_size), top_k)[0]
+        return self._top(self.probabilities(inputs, batch_size), top_k)
+
+    def probabilities(self, inputs: Iterable[Any], batch_size: int = 8) -> np.ndarray:
+        """Class probabilities (N, C) float32 of many sounds, in their order."""
+        inputs = list(inputs)
+        chunk = CHUNK_BATCHES * batch_size
+        rows = [self._chunk_probabilities(inputs[i : i + chunk], batch_size) for i in range(0, len(inputs), chunk)]
+        return np.concatenate(rows) if rows else np.zeros((0, len(self.labels)), dtype=np.float32)
+
+    def _chunk_probabilities(self, inputs: Sequence[Any], batch_size: int) -> np.ndarray:
+        with ThreadPoolExecutor() as pool:
+            waveforms = list(pool.map(self._waveform, inputs))
+        result = np.empty((len(inputs), len(self.labels)), dtype=np.float32)
+        lengths = [len(waveform) for waveform in waveforms]
+        with torch.inference_mode():
+            for keys in LengthBucketSampler(lengths, batch_size, seed=None):
+                items = [{"waveform": waveforms[index], "label": 0, "index": index} for index, _ in keys]
+                logits = forward(self.model, self.collator(items), self.device, self.precision)
+                result[[index for index, _ in keys]] = logits.softmax(dim=-1).cpu().numpy()
+        return result
+
+    def _waveform(self, sound: Any) -> np.ndarray:
+        if self.max_seconds is None:
+            return audio.load(sound, self.sampling_rate)
+        # A second more than is used: the resampler's last samples depend on whether the sound goes on.
+        waveform = audio.load(sound, self.sampling_rate, end=self.max_seconds + 1.0)
+        return waveform[: round(self.max_seconds * self.sampling_rate)]
+
+    def _top(self, probabilities: np.ndarray, top_k: int | None) -> list[list[dict[str, Any]]]:
+        orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+        return [
+            [{"label": self.labels[index], "score": float(row[index])} for index in order]
+            for row, order in zip(probabilities, orders, strict=True)
+        ]
+
+
+def load(
+    checkpoint: str | Path, *, precision: Precision = "fp32", device: Device = "auto", head: Callable | None = None
+) -> Classifier:
+    """Opens a checkpoint of ours, or any HuBERT-family sequence classifier that transformers saved.
+
+    Args:
+        checkpoint: A folder or a hub id.
+        precision: `fp32` for exact scores; `bf16`, `fp16` or `auto` for speed.
+        device: `auto`, `cuda`, `mps` or `cpu`.
+        head: The callable that builds the head, for a checkpoint trained with one of the user's own.
+
+    Raises:
+        CheckpointError: when there is no such checkpoint or it cannot be used.
+
+    Example:
+        >>> classifier = load("run/best")  # doctest: +SKIP
+    """
+    checkpoint = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().exists() else str(checkpoint)
+    where = choose_device(device)
+    return Classifier(
+        load_classifier(checkpoint, head),
+        load_feature_extractor(checkpoint),
+        read_metadata(checkpoint).get("max_seconds"),
+        where,
+        choose_precision(precision, where),
+    )
+
+
+def evaluate(
+    classifier: Classifier | str | Path,
+    data: Any,
+    split: str = "test",
+    *,
+    batch_size: int = 8,
+    bad_audio: str = "auto",
+    cache_dir: str | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Scores a checkpoint on one part of a data set.
+
+    Args:
+        classifier: What `load` returns, or what it takes.
+        data: A data set in any form that `train` takes; its labels must be among the checkpoint's.
+        split: `train`, `valid` or `test`.
+        batch_size: Clips in one forward pass. It does not change the scores.
+        bad_audio, cache_dir, progress: As in `TrainConfig`.
+
+    Returns:
+        `loss`, `accuracy`, `accuracy_ci`, `uar`, `macro_f1`.
+
+    Raises:
+        DatasetError: when the data has no such part, or a label that the checkpoint does not know.
+    """
+    if not isinstance(classifier, Classifier):
+        classifier = load(classifier)
+    splits = _part_only(load_dataset(data, cache_dir=cache_dir), split_name(split, "split"), classifier.labels)
+    decoded = decode(
+        splits,
+        sampling_rate=classifier.sampling_rate,
+        max_seconds=classifier.max_seconds,
+        bad_audio=bad_audio,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    (clips,) = decoded.parts.values()
+    loader = make_loader(
+        clips,
+        classifier.collator,
+        batch_size=batch_size,
+        seed=None,
+        num_workers=0,
+        pin_memory=classifier.device.type == "cuda",
+    )
+    return evaluate_loader(
+        classifier.model,
+        loader,
+        build_loss("cross_entropy", classifier.model.config),
+        num_classes=len(classifier.labels),
+        device=classifier.device,
+        precision=classifier.precision,
+    ).metrics
+
+
+def _part_only(splits: AudioSplits, part: str, labels: Sequence[str]) -> AudioSplits:
+    """The data set reduced to one part, its labels numbered as the checkpoint numbers them."""
+    if part not in splits.parts:
+        there = ", ".join(f"{name} ({len(clips)} clips)" for name, clips in splits.parts.items())
+        raise DatasetError(f"{splits.name}: has no {part} part, only {there}; choose one of these as split.")
+    unknown = sorted({clip.label for clip in splits.parts[part]} - set(labels))
+    if unknown:
+        raise DatasetError(
+            f"{splits.name}: the checkpoint does not know {', '.join(map(repr, unknown))}; "
+            f"it knows {', '.join(labels)}."
+        )
+    empty: dict[str, tuple] = {"train": (), "valid": (), "test": ()}
+    return replace(splits, **{**empty, part: splits.parts[part]}, labels=tuple(labels))

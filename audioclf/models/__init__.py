@@ -1,0 +1,1 @@
+"""The model: waveform CNN, encoder, heads."""

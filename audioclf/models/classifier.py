@@ -1,0 +1,184 @@
+"""`AudioClassifier`: an encoder and a head; building it, loading it, and the loss that trains it.
+
+Shapes: B batch, T samples, C classes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForAudioClassification, PretrainedConfig
+from transformers.utils import cached_file
+
+from ..errors import CheckpointError, ConfigError
+from . import backbone as backbones
+from .heads import HEADS
+from .hf import AudioclfConfig, register
+
+HeadBuilder = Callable[[PretrainedConfig], nn.Module]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+LOSSES: dict[str, Callable[[PretrainedConfig], Loss]] = {
+    "cross_entropy": lambda config: nn.CrossEntropyLoss(reduction="none")
+}
+
+
+class AudioClassifier(nn.Module):
+    """Logits (B, C) of normalised waveforms (B, T); each clip's depend on that clip alone.
+
+    Args:
+        backbone: The encoder; its `config` also holds `num_labels`, `id2label` and `label2id`.
+        head: A module `(frames, mask) -> logits`, see `audioclf.models.heads`.
+        head_name: `mean`, `attention`, or the qualified name of the user's own builder.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, head_name: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.head_name = head_name
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The encoder's config, which knows the labels."""
+        return self.backbone.config
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names by id."""
+        return [self.config.id2label[index] for index in range(self.config.num_labels)]
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits (B, C) of waveforms (B, T); `attention_mask` (B, T) may be None when nothing is padded."""
+        return self.head(*backbones.encode(self.backbone, input_values, attention_mask))
+
+
+def build_classifier(model: Any, head: str | HeadBuilder, labels: Sequence[str]) -> AudioClassifier:
+    """An encoder with a head for `labels`, in fp32.
+
+    The head is new, except when `model` is a classification checkpoint with this kind of head and these very labels
+    in this order: then training goes on from its head too. Random numbers come from the global torch generator.
+
+    Args:
+        model: Hub id, folder, config.json or transformers config, as `TrainConfig.model`.
+        head: `mean`, `attention` or a callable `config -> nn.Module`.
+        labels: Class names; their order gives the ids.
+
+    Raises:
+        CheckpointError: when the weights cannot be loaded.
+        ConfigError: when the model or the head is not one we can use.
+    """
+    register()
+    config = backbones.load_config(model)
+    if backbones.has_weights(model) and _head_of(config) is not None:
+        same_labels = [config.id2label.get(index) for index in range(config.num_labels)] == list(labels)
+        if same_labels and _head_of(config) == head_name(head):
+            return load_classifier(model, head)
+    if isinstance(config, AudioclfConfig):
+        # Only the encoder is wanted: the frozen shape of its old head costs nothing to build and is dropped.
+        backbone = load_classifier(model, head if callable(head) else None).backbone
+    elif backbones.has_weights(model):
+        backbone = backbones.load_pretrained(AutoModel, model, config)
+    else:
+        backbone = backbones.random_backbone(config)
+    backbone.config.id2label = dict(enumerate(labels))
+    backbone.config.label2id = {label: index for index, label in enumerate(labels)}
+    return AudioClassifier(backbone, _new_head(head, backbone.config), head_name(head))
+
+
+def load_classifier(model: str, head: str | HeadBuilder | None = None) -> AudioClassifier:
+    """A classification checkpoint: one of ours, or one that transformers or its Trainer saved.
+
+    Args:
+        model: Folder or hub id.
+        head: Builds the head, for a checkpoint that was trained with one of the user's own.
+
+    Raises:
+        CheckpointError: when it cannot be loaded, is no classification checkpoint, or needs `head`.
+    """
+    register()
+    config = backbones.load_config(model)
+    name = _head_of(config)
+    if name is None:
+        raise CheckpointError(
+            f"{model!r} is no classifier but {' '.join(config.architectures or ['an encoder'])}: "
+            "train it first with audioclf.train(..., model=...)."
+        )
+    if not isinstance(config, AudioclfConfig):
+        loaded = backbones.load_pretrained(AutoModelForAudioClassification, model, config)
+        new = HEADS["mean"](loaded.config)
+        state = loaded.state_dict()
+        new.load_state_dict({key: state[key] for key in new.state_dict()})
+        return AudioClassifier(loaded.base_model, new, "mean")
+    if name not in HEADS and not callable(head):
+        raise CheckpointError(
+            f"{model!r} has a head of its author's own ({name}): give the callable that builds it as "
+            "audioclf.load(..., head=...)."
+        )
+    encoder_config = config.encoder_config()
+    new = _new_head(head if name not in HEADS else name, encoder_config)
+    classifier = AudioClassifier(backbones.random_backbone(encoder_config), new, name)
+    try:
+        classifier.load_state_dict(load_file(cached_file(model, "model.safetensors")))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{model!r}: its weights do not fit or cannot be read ({error}).") from error
+    return classifier
+
+
+def head_name(head: str | HeadBuilder) -> str:
+    """Name of a head as it stands in a checkpoint: a callable's is its module and qualified name."""
+    if isinstance(head, str):
+        return head
+    return f"{head.__module__}.{getattr(head, '__qualname__', type(head).__qualname__)}"
+
+
+def build_loss(loss: str | Callable[[PretrainedConfig], Loss], config: PretrainedConfig) -> Loss:
+    """The loss `(logits (B, C), labels (B,)) -> one value a clip (B,)`.
+
+    Raises:
+        ConfigError: when a callable of the user's own builds none.
+    """
+    advice = (
+        "loss= takes a callable that builds a loss from the model's config, for example "
+        "lambda config: torch.nn.CrossEntropyLoss(reduction='none', label_smoothing=0.1)."
+    )
+    try:
+        built = LOSSES[loss](config) if isinstance(loss, str) else loss(config)
+    except TypeError as error:
+        raise ConfigError(f"The loss could not be built ({error}): {advice}") from error
+    if not callable(built):
+        raise ConfigError(f"The loss builder gave {type(built).__name__}, which is not callable: {advice}")
+    return built
+
+
+def freeze(classifier: AudioClassifier, part: str) -> None:
+    """Excludes part of the encoder from training: `none`, `feature_encoder` (the waveform CNN) or `backbone`."""
+    frozen = {
+        "none": [],
+        "feature_encoder": [classifier.backbone.feature_extractor],
+        "backbone": [classifier.backbone],
+    }[part]
+    for module in frozen:
+        module.requires_grad_(False)
+
+
+def _head_of(config: PretrainedConfig) -> str | None:
+    """The head a checkpoint holds, or None when it is only an encoder."""
+    if isinstance(config, AudioclfConfig):
+        return config.head
+    return "mean" if any(name.endswith("ForSequenceClassification") for name in config.architectures or []) else None
+
+
+def _new_head(head: str | HeadBuilder, config: PretrainedConfig) -> nn.Module:
+    if callable(head):
+        built = head(config)
+        if not isinstance(built, nn.Module):
+            raise ConfigError(f"The head builder {head_name(head)} gave {type(built).__name__}, not a torch.nn.Module.")
+        return built
+    built = HEADS[head](config)
+    for module in built.modules():
+        if isinstance(module, nn.Linear):  # as transformers initialises a new classification head
+            nn.init.normal_(module.weight, std=config.initializer_range)
+            nn.init.zeros_(module.bias)
+    return built

@@ -1,0 +1,72 @@
+"""The waveform CNN: from samples to frames, each clip as if it were alone.
+
+The first layer of DistilHuBERT, HuBERT-base and wav2vec2-base is followed by a GroupNorm whose statistics run over
+time. Zero padding would enter those statistics and so change every frame of a clip; here they run over the clip's
+own frames. All other layers are local: a valid output frame sees valid input only, so padding cannot reach it.
+
+Shapes: B batch, T samples, F frames, K channels of a layer.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+
+def num_frames(num_samples: Tensor, config: PretrainedConfig) -> Tensor:
+    """Frames (B,) that the CNN makes of so many samples (B,), integers both."""
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        num_samples = torch.div(num_samples - kernel, stride, rounding_mode="floor") + 1
+    return num_samples
+
+
+def min_samples(config: PretrainedConfig) -> int:
+    """Samples of the shortest clip that gives one frame: the CNN's receptive field (400 for HuBERT)."""
+    samples = 1
+    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def encode_waveform(feature_extractor: nn.Module, input_values: Tensor, num_samples: Tensor | None) -> Tensor:
+    """Frames (B, F, K) of waveforms (B, T).
+
+    Args:
+        feature_extractor: The CNN as transformers builds it; its parameters are used where they are.
+        input_values: Normalised waveforms (B, T), padded at the right.
+        num_samples: Valid samples of each clip (B,), or None when nothing is padded. Frames beyond a clip's own
+            are unspecified.
+    """
+    hidden = input_values[:, None]
+    for layer in feature_extractor.conv_layers:
+        norm = getattr(layer, "layer_norm", None)
+        if num_samples is not None:
+            num_samples = (
+                torch.div(num_samples - layer.conv.kernel_size[0], layer.conv.stride[0], rounding_mode="floor") + 1
+            )
+        if isinstance(norm, nn.GroupNorm) and num_samples is not None:
+            hidden = layer.activation(masked_group_norm(layer.conv(hidden), num_samples, norm))
+        else:
+            hidden = layer(hidden)
+    return hidden.transpose(1, 2)
+
+
+def masked_group_norm(hidden: Tensor, num_valid: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """GroupNorm with one channel a group, its statistics taken over valid frames only, in fp32.
+
+    Args:
+        hidden: (B, K, F) in any floating type; the result has the same.
+        num_valid: Valid frames of each clip (B,), at least 1.
+        norm: The layer that holds weight, bias and eps.
+    """
+    if norm.num_groups != norm.num_channels:
+        raise ValueError(f"expected one channel a group, got {norm.num_channels} channels in {norm.num_groups} groups")
+    mask = (torch.arange(hidden.shape[-1], device=hidden.device) < num_valid[:, None])[:, None]  # (B, 1, F)
+    count = num_valid[:, None, None]
+    with torch.autocast(hidden.device.type, enabled=False):
+        values = hidden.float()
+        mean = (values * mask).sum(-1, keepdim=True) / count
+        # Two passes: the variance of a signal with an offset would cancel in E[x^2] - E[x]^2.
+        centred = (values - mean) * mask
+        variance = centred.square().sum(-1, keepdim=True) / count
+        normalised = centred * torch.rsqrt(variance + norm.eps)
+        return (normalised * norm.weight[:, None] + norm.bias[:, None]).to(hidden.dtype)

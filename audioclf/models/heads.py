@@ -1,0 +1,81 @@
+"""Heads: from the frames of all layers to one row of logits a clip.
+
+A head is any `nn.Module` called with `(frames, mask)` that returns logits (B, C). `frames` is a list of (B, F, D): what
+enters the encoder's first layer, what leaves each of its L layers, and last the output of the final norm where the
+encoder has one, so that `frames[-1]` is always the encoder's result. `mask` (B, F) bool is True on a clip's own frames.
+
+Shapes: B batch, F frames, D hidden, P projection, C classes.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+ATTENTION_SIZE = 128
+"""Width of the attention network of `AttentionHead`, as in the paper."""
+
+
+class MeanHead(nn.Module):
+    """Projection, mean over a clip's frames, linear: the head of `HubertForSequenceClassification`.
+
+    Its parameters have the names transformers gives them, so that the checkpoint loads there.
+    """
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        if config.use_weighted_layer_sum:
+            num_outputs = config.num_hidden_layers + 1
+            self.layer_weights = nn.Parameter(torch.full((num_outputs,), 1 / num_outputs))
+        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
+        self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
+
+    def forward(self, frames: list[Tensor], mask: Tensor) -> Tensor:
+        """Logits (B, C) of the layers' frames (B, F, D) under the mask (B, F)."""
+        mixed = mix_layers(frames, self.layer_weights) if hasattr(self, "layer_weights") else frames[-1]
+        return self.classifier(masked_mean(self.projector(mixed), mask))
+
+
+class AttentionHead(nn.Module):
+    """Attentive statistics pooling over a learned mix of all layers, then linear.
+
+    Source: Okabe, Koshinaka & Shinoda (2018), "Attentive statistics pooling for deep speaker embedding".
+    """
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
+        self.attention = nn.Sequential(
+            nn.Linear(config.hidden_size, ATTENTION_SIZE), nn.Tanh(), nn.Linear(ATTENTION_SIZE, 1)
+        )
+        self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+
+    def forward(self, frames: list[Tensor], mask: Tensor) -> Tensor:
+        """Logits (B, C) of the layers' frames (B, F, D) under the mask (B, F)."""
+        mixed = mix_layers(frames, self.layer_weights)  # (B, F, D)
+        scores = self.attention(mixed).squeeze(-1).float()  # (B, F)
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)[..., None]
+        mixed = mixed.float()
+        mean = (weights * mixed).sum(dim=1)
+        variance = (weights * (mixed - mean[:, None]).square()).sum(dim=1)
+        # The floor keeps the gradient of the square root finite for a clip of one frame.
+        return self.classifier(torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1))
+
+
+def mix_layers(frames: list[Tensor], layer_weights: Tensor) -> Tensor:
+    """Mean (B, F, D) of the layers, before any final norm, under softmax weights (L + 1,).
+
+    Source: Peters et al. (2018), ELMo; Yang et al. (2021), SUPERB.
+    """
+    weights = layer_weights.softmax(dim=0)
+    return sum(weight * layer for weight, layer in zip(weights, frames[: len(weights)], strict=True))
+
+
+def masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
+    """Mean (B, D) over the valid frames of (B, F, D), summed in fp32."""
+    frames = frames.float().masked_fill(~mask[..., None], 0.0)
+    return frames.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+HEADS: dict[str, Callable[[PretrainedConfig], nn.Module]] = {"mean": MeanHead, "attention": AttentionHead}

@@ -1,0 +1,157 @@
+"""What a run tells: progress bar, TensorBoard, history.jsonl, and the tables at the end."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .evaluation import Evaluation
+from .metrics import class_metrics
+
+MAX_MATRIX_CLASSES = 20
+"""Classes up to which the confusion matrix is printed; beyond, the pairs most often confused are."""
+LABEL_WIDTH = 24
+
+
+class Reporter:
+    """Tells each step, epoch and the end to the terminal, TensorBoard and history.jsonl.
+
+    Args:
+        output_dir: Where `history.jsonl` and `tensorboard/` go.
+        labels: Class names by id.
+        num_steps: Optimizer steps of the whole run.
+        show: Whether to use the terminal.
+    """
+
+    def __init__(self, output_dir: Path, labels: Sequence[str], num_steps: int, show: bool) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.labels = labels
+        self.show = show
+        self.history: list[dict[str, Any]] = []
+        self._file = (output_dir / "history.jsonl").open("w", encoding="utf-8")
+        self._board = SummaryWriter(str(output_dir / "tensorboard"))
+        self._bar = tqdm(total=num_steps, desc="training", unit="step", disable=not show, dynamic_ncols=True)
+        self._start = self._last_time = time.monotonic()
+
+    def advance(self) -> None:
+        """Moves the bar by one optimizer step."""
+        self._bar.update()
+
+    def step(
+        self, *, epoch: int, step: int, loss: float, learning_rate: float, grad_norm: float, num_clips: int
+    ) -> None:
+        """A row of the training: `num_clips` were seen since the last one."""
+        now = time.monotonic()
+        clips_per_second = num_clips / max(now - self._last_time, 1e-9)
+        self._last_time = now
+        values = {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
+        self._record("step", epoch, step, values, clips_per_second=clips_per_second)
+        for name, value in {**values, "clips_per_second": clips_per_second}.items():
+            self._board.add_scalar(f"train/{name}", value, step)
+        self._bar.set_postfix_str(
+            f"loss {loss:.3f}, lr {learning_rate:.1e}, {clips_per_second:.1f} clips/s", refresh=False
+        )
+
+    def epoch(self, *, epoch: int, step: int, evaluation: Evaluation, skipped_steps: int, is_best: bool) -> None:
+        """The validation after an epoch."""
+        metrics = evaluation.metrics
+        self._record("epoch", epoch, step, {**metrics, "skipped_steps": skipped_steps, "is_best": is_best})
+        for name, value in metrics.items():
+            if isinstance(value, float):
+                self._board.add_scalar(f"valid/{name}", value, step)
+        self._board.add_figure("valid/confusion", confusion_figure(evaluation.confusion, self.labels), step)
+        self._board.flush()
+        low, high = metrics["accuracy_ci"]
+        self.say(
+            f"epoch {epoch}: valid loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.3f} "
+            f"[{low:.3f}, {high:.3f}], macro F1 {metrics['macro_f1']:.3f}{' *' if is_best else ''}"
+        )
+        self._last_time = time.monotonic()  # evaluation does not count in the clips a second
+
+    def end(self, *, epoch: int, step: int, **values: Any) -> None:
+        """The last row."""
+        self._record("end", epoch, step, values)
+
+    def say(self, text: str) -> None:
+        """Prints above the bar."""
+        if self.show:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        """Ends the bar and the files."""
+        self._bar.close()
+        self._board.close()
+        self._file.close()
+
+    def _record(self, event: str, epoch: int, step: int, values: dict[str, Any], **timings: float) -> None:
+        seconds = time.monotonic() - self._start
+        row = {"event": event, "epoch": epoch, "step": step, **values, "time": {"seconds": seconds, **timings}}
+        self.history.append(row)
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+
+def confusion_figure(confusion: np.ndarray, labels: Sequence[str]) -> Any:
+    """A matplotlib figure of a confusion matrix (C, C), rows in shares of their class."""
+    from matplotlib.figure import Figure
+
+    size = min(12.0, 2.5 + 0.35 * len(labels))
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(labels) <= MAX_MATRIX_CLASSES:
+        # Escaped: matplotlib would read a dollar sign in a label as mathematics.
+        names = [_shorten(label).replace("$", r"\$") for label in labels]
+        axes.set_xticks(range(len(labels)), names, rotation=90)
+        axes.set_yticks(range(len(labels)), names)
+        for row, column in np.argwhere(confusion):
+            axes.text(column, row, str(confusion[row, column]), ha="center", va="center", fontsize=7)
+    return figure
+
+
+def results_table(evaluation: Evaluation, labels: Sequence[str], title: str) -> str:
+    """Per-class precision, recall and F1, the confusion matrix, and accuracy with its interval, as text."""
+    rows = class_metrics(evaluation.confusion)
+    width = max(8, *(len(_shorten(label)) for label in labels))
+    lines = [title, f"{'class':<{width}}  precision  recall     f1  clips"]
+    for index, label in enumerate(labels):
+        precision, recall, f1, support = (rows[name][index] for name in ("precision", "recall", "f1", "support"))
+        lines.append(f"{_shorten(label):<{width}}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}  {support:5d}")
+    lines += ["", *_confusion_lines(evaluation.confusion, labels, width), ""]
+    metrics, (low, high) = evaluation.metrics, evaluation.metrics["accuracy_ci"]
+    lines.append(
+        f"accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}, "
+        f"{int(evaluation.confusion.sum())} clips), unweighted average recall {metrics['uar']:.4f}, "
+        f"macro F1 {metrics['macro_f1']:.4f}"
+    )
+    return "\n".join(lines)
+
+
+def _confusion_lines(confusion: np.ndarray, labels: Sequence[str], width: int) -> list[str]:
+    if len(labels) <= MAX_MATRIX_CLASSES:
+        cell = max(4, len(str(confusion.max())) + 1)
+        header = "".join(f"{number:>{cell}}" for number in range(len(labels)))
+        lines = [f"{'confusion':<{width + 4}}{header}"]
+        for index, label in enumerate(labels):
+            cells = "".join(f"{count:>{cell}}" for count in confusion[index])
+            lines.append(f"{_shorten(label):<{width}}{index:>3} {cells}")
+        return [*lines, "(rows: true class, columns: predicted class)"]
+    mistakes = confusion - np.diag(np.diag(confusion))
+    pairs = sorted(np.argwhere(mistakes), key=lambda pair: -mistakes[tuple(pair)])[:MAX_MATRIX_CLASSES]
+    return ["most often confused:"] + [
+        f"  {_shorten(labels[true])} taken for {_shorten(labels[predicted])}: {mistakes[true, predicted]}"
+        for true, predicted in pairs
+    ]
+
+
+def _shorten(label: str) -> str:
+    """A label on one line of bounded width."""
+    label = " ".join(label.split())
+    return label if len(label) <= LABEL_WIDTH else label[: LABEL_WIDTH - 1] + "…"

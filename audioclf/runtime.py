@@ -1,0 +1,58 @@
+"""Where and how to compute: device, arithmetic, seeds."""
+
+import contextlib
+import os
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from .errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BF16_ISAS = ("AMX", "BF16", "AVX10")
+"""Marks of the instruction sets, in oneDNN's names, that multiply bf16 in hardware."""
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: when the device asked for is not here.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, here in available.items() if here))
+    if not available[device]:
+        raise ConfigError(f"device={device!r} is not available on this machine; use device='auto'.")
+    return torch.device(device)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """`fp32`, `bf16` or `fp16`; `auto` is fp16 on CUDA, bf16 on a CPU that multiplies bf16 in hardware, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "fp16"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """The forward pass's arithmetic; nothing changes for fp32."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy (SpecAugment draws from it) and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether bf16 products run in hardware: the CPU has it, and oneDNN has not been held below it."""
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    if held.upper() not in ("", "DEFAULT", "ALL") and not any(mark in held.upper() for mark in BF16_ISAS):
+        return False
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
