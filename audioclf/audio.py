@@ -30,8 +30,14 @@ BLOCK_SAMPLES = 1 << 20
 """Frames decoded at a time: bounds memory whatever length a header claims."""
 
 MAX_CHANNELS = 64
-STREAMED_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
-"""Data sizes that a program writes into a wav header when it cannot know the length yet."""
+MIN_RATE = 1000
+"""Lowest plausible sampling rate, in Hz: a damaged header that claims less would blow up on resampling."""
+STREAMED_SIZES = (0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFFF)
+"""Sizes that programs (SoX, arecord, FFmpeg) write into a header when they cannot know the length yet."""
+SIZE_LINE = re.compile(r"^\s*(?:data|Data Size|SSND|riff|Riff size)\s*: (\d+) \(should be (\d+)", re.MULTILINE)
+"""libsndfile's log of a wav, au, aiff, w64 or rf64 whose header promises more or fewer bytes than there are."""
+MAX_UNREAD_SHARE = 0.2
+"""Share of an MP3 that may lie behind its last frame (tags, pictures) without its length being in doubt."""
 
 
 def load(source: Any, sampling_rate: int, start: float | None = None, end: float | None = None) -> np.ndarray:
@@ -56,6 +62,9 @@ def load(source: Any, sampling_rate: int, start: float | None = None, end: float
         (16000,)
     """
     source, name = _named(source)
+    for option, seconds in (("start", start), ("end", end)):
+        if seconds is not None and not 0 <= seconds < float("inf"):
+            raise AudioError(f"{name}: {option}={seconds!r} is no time in seconds.")
     if start is not None and end is not None and end <= start:
         raise AudioError(f"{name}: the segment from {start:g} s to {end:g} s is empty; give an end after its start.")
     if isinstance(source, Mapping):
@@ -86,10 +95,12 @@ def _named(source: Any) -> tuple[Any, str]:
     if isinstance(source, Mapping):
         if source.get("array") is not None:
             return source, repr(source.get("path") or "<array>")
+        path = source.get("path")
         if source.get("bytes") is not None:
-            return source["bytes"], repr(source.get("path") or f"<{len(source['bytes'])} bytes of audio>")
-        if source.get("path") is not None:
-            return source["path"], repr(source["path"])
+            data, name = _named(source["bytes"])
+            return data, name if path is None else repr(os.fspath(path))
+        if path is not None:
+            return _named(path)
     raise AudioError(
         f"{type(source).__name__} is no audio: give a path, the bytes of a file, or "
         '{"array": samples, "sampling_rate": hertz}.'
@@ -100,9 +111,12 @@ def _array_blocks(
     source: Mapping, name: str, start: float | None, end: float | None
 ) -> tuple[int, Iterator[np.ndarray]]:
     rate = source.get("sampling_rate")
-    if not rate or rate <= 0:
+    if not isinstance(rate, (int, float, np.number)) or not 0 < rate < float("inf"):
         raise AudioError(f'{name}: an array needs its "sampling_rate" in Hz.')
-    samples = np.asarray(source["array"])
+    try:
+        samples = np.asarray(source["array"])
+    except ValueError as error:
+        raise AudioError(f"{name}: expected an array (samples,) or (samples, channels); its rows differ.") from error
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
         raise AudioError(
             f"{name}: expected an array (samples,) or (samples, channels) of floats or signed integers, "
@@ -110,6 +124,8 @@ def _array_blocks(
         )
     if samples.dtype.kind == "i":
         samples = samples / -float(np.iinfo(samples.dtype).min)
+    if samples.size == 0:
+        samples = np.zeros(0, dtype=np.float32)
     if samples.ndim == 2:
         # A sound has far more samples than channels: the short axis is the channels'.
         samples = samples.mean(axis=int(np.argmin(samples.shape)), dtype=np.float64)
@@ -122,6 +138,8 @@ def _file_blocks(
     source: str | bytes, name: str, start: float | None, end: float | None
 ) -> tuple[int, Iterator[np.ndarray]]:
     """Sampling rate and mono blocks of an encoded file."""
+    if not source:
+        raise AudioError(f"{name}: is empty (0 bytes); remove it from the data.")
     if isinstance(source, str):
         if not os.path.exists(source):
             raise AudioError(f"{name}: no such file.")
@@ -148,12 +166,14 @@ def _soundfile_blocks(
     """Mono blocks of an open file; checks that as many samples come as its header promises."""
     with stream, file:
         if file.channels > MAX_CHANNELS:
-            raise AudioError(f"{name}: claims {file.channels} channels; it is damaged, or no recording.")
-        promised, held = _wav_data_sizes(file.extra_info)
-        if promised > held and promised not in STREAMED_SIZES:
+            raise AudioError(f"{name}: claims {file.channels} channels; it is damaged, or no recording; remove it.")
+        if file.samplerate < MIN_RATE:
+            raise AudioError(f"{name}: claims a sampling rate of {file.samplerate} Hz; it is damaged; remove it.")
+        size = SIZE_LINE.search(file.extra_info)
+        if size and int(size[1]) > int(size[2]) and int(size[1]) not in STREAMED_SIZES:
             raise AudioError(
-                f"{name}: is truncated (its header promises {promised:,} bytes of samples, it holds {held:,}); "
-                "fetch or export it again."
+                f"{name}: is truncated (its header promises {int(size[1]):,} bytes of samples, it holds "
+                f"{int(size[2]):,}); fetch or export it again."
             )
         first = 0 if start is None else round(start * file.samplerate)
         last = file.frames if end is None else min(file.frames, round(end * file.samplerate))
@@ -175,18 +195,25 @@ def _soundfile_blocks(
         except soundfile.LibsndfileError as error:
             reason = error.error_string.rstrip(".")
             raise AudioError(f"{name}: cannot be decoded to its end ({reason}); fetch or export it again.") from error
-        # An MP3 without a length header is only estimated, so a few frames less are no damage.
-        if position < last and not (file.format == "MPEG" and last - position <= 4 * 1152):
+        # The length of an MP3 without a length header is only estimated: a frame less is no damage, but an estimate
+        # that is far too short would silently lose the rest.
+        if file.format == "MP3" and last == file.frames and _unread_share(stream) > MAX_UNREAD_SHARE:
+            raise AudioError(
+                f"{name}: is an MP3 of variable bit rate without a header that tells its length; "
+                "convert it to wav or flac."
+            )
+        if position < last and not (file.format == "MP3" and last - position <= 4 * 1152):
             raise AudioError(
                 f"{name}: is truncated ({position - first:,} samples came of the {last - first:,} its header "
                 "promises); fetch or export it again."
             )
 
 
-def _wav_data_sizes(extra_info: str) -> tuple[int, int]:
-    """Bytes of samples a wav header promises and those the file holds, from libsndfile's log; (0, 0) elsewhere."""
-    match = re.search(r"^\s*data : (\d+) \(should be (\d+)\)", extra_info, re.MULTILINE)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+def _unread_share(stream: BinaryIO) -> float:
+    """Share of an open file that lies behind the place reached so far."""
+    reached = stream.tell()
+    size = stream.seek(0, io.SEEK_END)
+    return 1 - reached / size
 
 
 def _torchcodec_blocks(

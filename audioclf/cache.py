@@ -2,8 +2,8 @@
 
 A set of clips has one folder below `cache_dir/waveforms`, named by what the clips are (path, size and time of
 change, or content) and how they are decoded. In it: `samples.f32`, all waveforms end to end as float32;
-`journal.jsonl`, one line for each clip that is wholly in `samples.f32`, in order; `complete`, once all are. An
-interrupted build goes on after the last journaled clip.
+`journal.jsonl`, one line for each clip that is wholly in `samples.f32`, in order. The store is complete when all clips
+have a line; an interrupted or damaged one goes on after the last clip that is whole.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
@@ -92,11 +92,11 @@ def build(
     folder = Path(cache_dir).expanduser() / "waveforms" / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "complete").exists():
-            with FileLock(folder / "lock"):
-                if not (folder / "complete").exists():
-                    _fill(folder, len(identities), decode, progress)
         rows = _read_journal(folder)
+        if len(rows) < len(identities):
+            with FileLock(folder / "lock"):
+                _fill(folder, len(identities), decode, progress)
+            rows = _read_journal(folder)
     except OSError as error:
         raise AudioclfError(
             f"The cache of decoded audio in {str(folder)!r} cannot be written ({error.strerror or error}): "
@@ -106,7 +106,7 @@ def build(
 
 
 def report(cache_dir: str | Path) -> list[dict[str, Any]]:
-    """Each store below `cache_dir`: its folder, size in bytes, number of clips and whether it is complete."""
+    """Each store below `cache_dir`: its folder, size in bytes and number of clips."""
     rows = []
     for folder in _store_folders(cache_dir):
         rows.append(
@@ -114,7 +114,6 @@ def report(cache_dir: str | Path) -> list[dict[str, Any]]:
                 "folder": str(folder),
                 "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
                 "clips": len(_read_journal(folder)),
-                "complete": (folder / "complete").exists(),
             }
         )
     return rows
@@ -129,33 +128,40 @@ def clear(cache_dir: str | Path) -> int:
 
 
 def _fill(folder: Path, num_clips: int, decode: Callable[[int], np.ndarray], progress: bool) -> None:
-    """Decodes all clips that the journal lacks, in order, and marks the store complete."""
+    """Decodes, in order, all clips that the journal lacks."""
     rows = _read_journal(folder)
-    position = sum(row["length"] for row in rows)
     samples_path, journal_path = folder / "samples.f32", folder / "journal.jsonl"
-    samples_path.touch()
-    os.truncate(samples_path, position * BYTES_PER_SAMPLE)  # drops a waveform that was being written
-    with open(samples_path, "ab") as samples, open(journal_path, "w", encoding="utf-8") as journal:
-        lines = [json.dumps(row) + "\n" for row in rows]
-        clips = range(len(rows), num_clips)
-        bar = tqdm(total=num_clips, initial=len(rows), desc="decoding", unit="clip", disable=not progress)
-        with bar:
-            for waveform in _decoded(clips, decode):
-                row: dict[str, Any] = {"length": 0}
-                if isinstance(waveform, AudioError):
-                    row["error"] = str(waveform)
-                else:
-                    samples.write(waveform.astype(np.float32, copy=False).tobytes())
-                    row = {"length": len(waveform), "silent": not waveform.any()}
-                lines.append(json.dumps(row) + "\n")
-                if len(lines) >= SYNC_CLIPS:
-                    _commit(samples, journal, lines)
-                bar.update()
+    # What was being written when an earlier build was cut off goes; what is whole stays.
+    _truncate(samples_path, sum(row["length"] for row in rows) * BYTES_PER_SAMPLE)
+    _truncate(journal_path, sum(len(_journal_line(row)) for row in rows))
+    lines: list[bytes] = []
+    with (
+        open(samples_path, "ab") as samples,
+        open(journal_path, "ab") as journal,
+        tqdm(total=num_clips, initial=len(rows), desc="decoding", unit="clip", disable=not progress) as bar,
+    ):
+        for waveform in _decoded(range(len(rows), num_clips), decode):
+            if isinstance(waveform, AudioError):
+                lines.append(_journal_line({"length": 0, "error": str(waveform)}))
+            else:
+                samples.write(waveform.astype(np.float32, copy=False).tobytes())
+                lines.append(_journal_line({"length": len(waveform), "silent": not waveform.any()}))
+            if len(lines) >= SYNC_CLIPS:
+                _commit(samples, journal, lines)
+            bar.update()
         _commit(samples, journal, lines)
-    (folder / "complete").touch()
 
 
-def _commit(samples: Any, journal: Any, lines: list[str]) -> None:
+def _journal_line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"
+
+
+def _truncate(path: Path, num_bytes: int) -> None:
+    path.touch()
+    os.truncate(path, num_bytes)
+
+
+def _commit(samples: BinaryIO, journal: BinaryIO, lines: list[bytes]) -> None:
     """Samples reach the disk before the lines that vouch for them."""
     samples.flush()
     os.fsync(samples.fileno())
@@ -173,6 +179,8 @@ def _decoded(clips: range, decode: Callable[[int], np.ndarray]) -> Iterator[np.n
             return decode(index)
         except AudioError as error:
             return error
+        except OSError as error:  # of the clip, not of the store
+            return AudioError(f"clip {index}: cannot be read ({error}).")
 
     num_threads = os.cpu_count() or 1
     remaining = iter(clips)
@@ -190,15 +198,15 @@ def _decoded(clips: range, decode: Callable[[int], np.ndarray]) -> Iterator[np.n
 def _read_journal(folder: Path) -> list[dict[str, Any]]:
     """Rows of the clips that are wholly in the store; a line cut short by a crash does not count."""
     try:
-        text = (folder / "journal.jsonl").read_text(encoding="utf-8")
+        text = (folder / "journal.jsonl").read_bytes()
         held = (folder / "samples.f32").stat().st_size // BYTES_PER_SAMPLE
     except FileNotFoundError:
         return []
     rows: list[dict[str, Any]] = []
-    for line in text.splitlines():
+    for line in text.split(b"\n")[:-1]:  # what follows the last line end was cut short
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:
             break
         held -= row["length"]
         if held < 0:

@@ -152,8 +152,7 @@ def cache(cache_dir: str | None = None, clear: bool = False) -> int:
     folder = Path(cache_dir) if cache_dir else default_cache_dir()
     rows = stores.report(folder)
     for row in rows:
-        state = "" if row["complete"] else " (incomplete)"
-        print(f"{row['bytes'] / 2**20:10.1f} MiB  {row['clips']:8,} clips  {row['folder']}{state}")
+        print(f"{row['bytes'] / 2**20:10.1f} MiB  {row['clips']:8,} clips  {row['folder']}")
     print(f"{sum(row['bytes'] for row in rows) / 2**20:10.1f} MiB in {len(rows)} sets of clips below {str(folder)!r}")
     if clear:
         print(f"freed {stores.clear(folder) / 2**20:.1f} MiB")

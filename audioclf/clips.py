@@ -104,7 +104,7 @@ def decode(
         progress=progress,
     )
     set_aside = {ordered[i].name: reason for i, reason in store.errors.items()}
-    _judge(set_aside, len(ordered), bad_audio)
+    _judge(list(store.errors.values()), len(ordered), bad_audio)
     position = {example: i for i, example in enumerate(ordered)}
     max_samples = None if max_seconds is None else round(max_seconds * sampling_rate)
     parts = {
@@ -120,11 +120,27 @@ def decode(
     for name, clips in parts.items():
         if not len(clips):
             raise DatasetError(f"{splits.name}: no clip of its {name} part could be read.")
-    return DecodedSplits(parts, set_aside, tuple(_notes(store, ordered, set_aside)))
+    if "train" in parts:
+        _check_classes(splits, parts["train"])
+    return DecodedSplits(parts, set_aside, tuple(_notes(store, ordered)))
+
+
+def _check_classes(splits: AudioSplits, train: Clips) -> None:
+    """A class that train lacks cannot be learnt; the user should know before the hours of training."""
+    present = set(train.labels)
+    missing = [label for index, label in splits.id2label.items() if index not in present]
+    if missing:
+        raise DatasetError(
+            f"{splits.name}: train has no readable clip of {', '.join(map(repr, missing))}; add some, or leave the "
+            "class out of labels."
+        )
 
 
 def _decode_example(example: Example, sampling_rate: int) -> np.ndarray:
-    source = example.audio if isinstance(example.audio, str) else example.audio.read()
+    try:
+        source = example.audio if isinstance(example.audio, str) else example.audio.read()
+    except OSError as error:
+        raise AudioError(f"{example.name}: cannot be read ({error}).") from error
     return audio.load(source, sampling_rate, example.start, example.end)
 
 
@@ -153,30 +169,29 @@ def _part(
     )
 
 
-def _judge(set_aside: dict[str, str], num_clips: int, bad_audio: str) -> None:
+def _judge(reasons: Sequence[str], num_clips: int, bad_audio: str) -> None:
     """Raises when there are more unreadable clips than the policy lets pass."""
     allowed = {"skip": num_clips, "auto": AUTO_BAD_SHARE * num_clips, "error": 0}[bad_audio]
-    if len(set_aside) > allowed:
+    if len(reasons) > allowed:
         raise AudioError(
-            f"{len(set_aside)} of {num_clips} clips ({len(set_aside) / num_clips:.1%}) cannot be used. "
-            f"Repair or remove them, or go on without them by bad_audio='skip':\n{_listing(set_aside)}"
+            f"{len(reasons)} of {num_clips} clips ({len(reasons) / num_clips:.1%}) cannot be used. "
+            f"Repair or remove them, or go on without them by bad_audio='skip':\n{_listing(reasons)}"
         )
 
 
-def _notes(store: cache.WaveformStore, examples: Sequence[Example], set_aside: dict[str, str]) -> list[str]:
+def _notes(store: cache.WaveformStore, examples: Sequence[Example]) -> list[str]:
     notes = []
-    if set_aside:
-        notes.append(
-            f"{len(set_aside)} of {len(examples)} clips cannot be used and are set aside:\n{_listing(set_aside)}"
-        )
+    reasons = list(store.errors.values())
+    if reasons:
+        notes.append(f"{len(reasons)} of {len(examples)} clips cannot be used and are set aside:\n{_listing(reasons)}")
     if store.silent:
-        names = ", ".join(examples[i].name for i in store.silent[:NUM_NAMED])
+        names = ", ".join(repr(examples[i].name) for i in store.silent[:NUM_NAMED])
         notes.append(f"{len(store.silent)} clip(s) are silent from start to end (they are kept): {names}.")
     return notes
 
 
-def _listing(set_aside: dict[str, str]) -> str:
-    lines = [f"  {reason}" for reason in list(set_aside.values())[:NUM_NAMED]]
-    if len(set_aside) > NUM_NAMED:
-        lines.append(f"  ... and {len(set_aside) - NUM_NAMED} more.")
+def _listing(reasons: Sequence[str]) -> str:
+    lines = [f"  {reason}" for reason in reasons[:NUM_NAMED]]
+    if len(reasons) > NUM_NAMED:
+        lines.append(f"  ... and {len(reasons) - NUM_NAMED} more.")
     return "\n".join(lines)

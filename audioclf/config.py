@@ -122,19 +122,24 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
-        if isinstance(self.output_dir, Path):
-            object.__setattr__(self, "output_dir", str(self.output_dir))
-        if isinstance(self.cache_dir, Path):
-            object.__setattr__(self, "cache_dir", str(self.cache_dir))
-        if isinstance(self.model, Path):
-            object.__setattr__(self, "model", str(self.model))
+        for name in ("output_dir", "cache_dir", "model"):
+            if isinstance(getattr(self, name), Path):
+                object.__setattr__(self, name, str(getattr(self, name)))
+        for name in ("overwrite", "random_crop", "progress"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be True or False.")
+        for name, value in (("output_dir", self.output_dir), ("cache_dir", self.cache_dir or "")):
+            if not isinstance(value, str):
+                raise ConfigError(f"{name}={value!r} must be the path of a folder.")
+        if not isinstance(self.model, str) and not hasattr(self.model, "model_type"):
+            raise ConfigError(f"model={self.model!r} is no hub id, folder, config.json or transformers config.")
         for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
             _check_int(name, getattr(self, name), minimum=1)
         for name in ("eval_batch_size", "patience"):
             if getattr(self, name) is not None:
                 _check_int(name, getattr(self, name), minimum=1)
-        for name in ("seed", "num_workers"):
-            _check_int(name, getattr(self, name), minimum=0)
+        _check_int("num_workers", self.num_workers, minimum=0)
+        _check_int("seed", self.seed, minimum=0, maximum=2**32 - 1)
         for name in ("learning_rate", "max_grad_norm", "max_seconds"):
             _check_number(name, getattr(self, name), above=0)
         if self.head_learning_rate is not None:
@@ -191,9 +196,11 @@ def _check_named_or_callable(name: str, value: str | Callable, choices: tuple[st
         _check_choice(name, value, choices)
 
 
-def _check_int(name: str, value: Any, minimum: int) -> None:
+def _check_int(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise ConfigError(f"{name}={value!r} must be a whole number of at least {minimum}.")
+    if maximum is not None and value > maximum:
+        raise ConfigError(f"{name}={value!r} must be at most {maximum}.")
 
 
 def _check_number(

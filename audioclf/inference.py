@@ -203,5 +203,5 @@ def _part_only(splits: AudioSplits, part: str, labels: Sequence[str]) -> AudioSp
             f"{splits.name}: the checkpoint does not know {', '.join(map(repr, unknown))}; "
             f"it knows {', '.join(labels)}."
         )
-    empty: dict[str, tuple] = {"train": (), "valid": (), "test": ()}
-    return replace(splits, **{**empty, part: splits.parts[part]}, labels=tuple(labels))
+    # Whatever the part is called, it is only scored here, as a test part is.
+    return replace(splits, train=(), valid=(), test=splits.parts[part], labels=labels)

@@ -11,6 +11,8 @@ from .collate import Collator
 
 BUCKET_BATCHES = 50
 """Batches' worth of randomly drawn clips that are sorted by length together: little padding, yet random batches."""
+MIN_BUCKETS = 8
+"""Stretches that a small data set is cut into at least: sorted as a whole it would give the same batches each epoch."""
 
 
 class LengthBucketSampler:
@@ -52,7 +54,7 @@ class LengthBucketSampler:
         order = rng.permutation(len(self.lengths))
         num_whole = len(order) - len(order) % size
         whole, rest = order[:num_whole], order[num_whole:]
-        stretch = BUCKET_BATCHES * size
+        stretch = size * max(1, min(BUCKET_BATCHES, num_whole // size // MIN_BUCKETS))
         buckets = [whole[i : i + stretch] for i in range(0, num_whole, stretch)]
         buckets = [bucket[np.argsort(-self.lengths[bucket], kind="stable")] for bucket in buckets]
         batches = [bucket[i : i + size] for bucket in buckets for i in range(0, len(bucket), size)]

@@ -91,7 +91,6 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
         cache_dir=config.cache_dir,
         progress=config.progress,
     )
-    _check_classes(splits, decoded)
     run = set_up(config, output_dir, splits, decoded, model, extractor)
     try:
         _announce(run, splits, decoded)
@@ -257,16 +256,6 @@ def _load_splits(data: Any, valid: Any, config: TrainConfig) -> AudioSplits:
     if not splits.train:
         raise DatasetError(f"{splits.name}: has no train part, only {' and '.join(splits.parts)}.")
     return splits if splits.valid else cut_valid(splits, config.valid_fraction, config.seed)
-
-
-def _check_classes(splits: AudioSplits, decoded: DecodedSplits) -> None:
-    """A class that train lacks cannot be learnt; the user should know before the hours of training."""
-    missing = [label for index, label in enumerate(splits.labels) if index not in set(decoded.parts["train"].labels)]
-    if missing:
-        raise DatasetError(
-            f"{splits.name}: train has no readable clip of {', '.join(map(repr, missing))}; add some, or leave the "
-            "class out of labels."
-        )
 
 
 def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits) -> None:

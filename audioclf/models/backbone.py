@@ -4,12 +4,12 @@ Shapes: B batch, T samples, F frames, D hidden, L layers.
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PretrainedConfig, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
@@ -145,7 +145,7 @@ def _fetch(auto_class: Any, source: str, model: str, **options: Any) -> Any:
     try:
         with _quiet():
             return auto_class.from_pretrained(source, trust_remote_code=False, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         if local:
             raise CheckpointError(f"model={model!r}: cannot be loaded ({reason}).") from error

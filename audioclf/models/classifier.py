@@ -6,6 +6,7 @@ Shapes: B batch, T samples, C classes.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForAudioClassification, PretrainedConfig
@@ -121,7 +122,7 @@ def load_classifier(model: str, head: str | HeadBuilder | None = None) -> AudioC
     classifier = AudioClassifier(backbones.random_backbone(encoder_config), new, name)
     try:
         classifier.load_state_dict(load_file(cached_file(model, "model.safetensors")))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{model!r}: its weights do not fit or cannot be read ({error}).") from error
     return classifier
 

@@ -1,0 +1,87 @@
+"""Small real things that the tests share: a corpus of tones, a tiny encoder, a trained run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import HubertConfig
+
+import audioclf
+
+TONES = {"high": 3000.0, "low": 300.0, "mid": 950.0}
+RATE = 22_050
+
+
+def tiny_config(config_class=HubertConfig, **options):
+    """A few thousand parameters in the shape of the real encoder; dropout 0 unless asked for."""
+    shape = {
+        "conv_dim": (16,) * 7,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+        "classifier_proj_size": 16,
+        "apply_spec_augment": False,
+        "layerdrop": 0.0,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "feat_proj_dropout": 0.0,
+        "final_dropout": 0.0,
+    }
+    return config_class(**{**shape, **options})
+
+
+def write_tone(path: Path, frequency: float, seconds: float, rng: np.random.Generator, rate: int = RATE) -> None:
+    """A noisy tone of random pitch near `frequency`, phase and loudness."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(int(seconds * rate)) / rate
+    tone = np.sin(2 * np.pi * frequency * rng.uniform(0.8, 1.25) * time + rng.uniform(0, 6.28))
+    soundfile.write(path, rng.uniform(0.1, 0.5) * tone + 0.01 * rng.standard_normal(len(time)), rate)
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory) -> Path:
+    """Class folders high, low, mid with train (12 each), valid (4) and test (4) clips of 0.3 to 0.9 s."""
+    root = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("valid", 4), ("test", 4)):
+        for label, frequency in TONES.items():
+            for number in range(count):
+                write_tone(root / split / label / f"{label} {number}.wav", frequency, rng.uniform(0.3, 0.9), rng)
+    return root
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory) -> dict:
+    """Options of a run of seconds."""
+    return {
+        "model": tiny_config(),
+        "num_epochs": 8,
+        "batch_size": 4,
+        "learning_rate": 5e-3,
+        "precision": "fp32",
+        "device": "cpu",
+        "logging_steps": 1,
+        "progress": False,
+        "seed": 0,
+        "cache_dir": str(tmp_path_factory.mktemp("cache")),
+    }
+
+
+@pytest.fixture(scope="session")
+def trained(tones, quick, tmp_path_factory) -> audioclf.TrainResult:
+    """A run on the tones with the mean head."""
+    return audioclf.train(tones, output_dir=tmp_path_factory.mktemp("run") / "out", **quick)
+
+
+@pytest.fixture(autouse=True)
+def _same_threads():
+    """Sums depend on the number of threads; keep it as it is for every test."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,138 @@
+"""The embedded corpus: the same everywhere, written once, and not to be told apart by loudness."""
+
+import hashlib
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from audioclf import DatasetError, load_dataset
+from audioclf.datasets import demo
+
+RACE = """
+import sys, numpy as np
+from audioclf.datasets import demo
+demo.synthesise = lambda style, index: np.full(100, 0.1, np.float32)  # the race is for the folder, not the sound
+sys.stdin.read()
+print(len(demo.load(sys.argv[1])))
+"""
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """The corpus, written once for all tests: it takes a while."""
+    root = tmp_path_factory.mktemp("demo")
+    demo.load(root)
+    return root
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_parts(corpus):
+    splits = load_dataset("demo", root=corpus)
+    assert splits.labels == demo.STYLES == tuple(sorted(demo.STYLES))
+    assert len(demo.STYLES) == 10
+    assert splits.test == ()
+    for part in (splits.train, splits.valid):
+        counts = Counter(example.label for example in part)
+        assert set(counts) == set(demo.STYLES)
+        assert len(set(counts.values())) == 1
+    assert 0.1 <= len(splits.valid) / len(splits.train) <= 0.5
+    assert any("synthetic" in note and "nothing about real music" in note for note in splits.notes)
+
+
+def test_processes_at_once(tmp_path):
+    """All see it whole; one folder is left, and no scraps."""
+    command = [sys.executable, "-c", RACE, str(tmp_path / "new" / "root")]
+    racers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for racer in racers:
+        racer.stdin.close()
+    said = {racer.stdout.read() for racer in racers}
+    assert [racer.wait() for racer in racers] == [0, 0, 0]
+    (folder,) = (tmp_path / "new" / "root").iterdir()
+    assert said == {f"{len(digest(folder))}\n"}
+
+
+def test_written_once(corpus):
+    before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
+    clips = demo.load(corpus)
+    assert demo.load(str(corpus)) == clips
+    assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
+    assert {Path(clip.audio) for clip in clips} == {path for path in before if path.is_file()}
+
+
+def test_files_are_sound(corpus):
+    for clip in demo.load(corpus):
+        info = soundfile.info(clip.audio)
+        assert (info.samplerate, info.channels, info.format) == (demo.SAMPLING_RATE, 1, "WAV")
+    assert demo.SAMPLING_RATE == 22_050
+
+
+def test_no_clip_twice(corpus):
+    """In particular none on both sides."""
+    contents = digest(corpus)
+    assert len(set(contents.values())) == len(contents)
+
+
+def test_loudness_does_not_tell_the_styles(corpus):
+    """Neither as the nearest mean nor as the best curve of the loudness in decibels."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import NearestCentroid
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    features, labels = {"train": [], "valid": []}, {"train": [], "valid": []}
+    for clip in demo.load(corpus):
+        samples, _ = soundfile.read(clip.audio)
+        features[clip.split].append([20 * np.log10(np.sqrt(np.mean(samples**2)))])
+        labels[clip.split].append(clip.label)
+    curve = make_pipeline(PolynomialFeatures(2), StandardScaler(), LogisticRegression(max_iter=1000))
+    for model in (NearestCentroid(), curve):
+        accuracy = model.fit(features["train"], labels["train"]).score(features["valid"], labels["valid"])
+        assert accuracy < 0.3, model
+
+
+@pytest.mark.parametrize("style", demo.STYLES)
+def test_synthesis(style):
+    first, second = demo.synthesise(style, 0), demo.synthesise(style, 1)
+    assert first.dtype == np.float32
+    assert first.ndim == 1
+    assert len(first) == len(second) >= demo.SAMPLING_RATE
+    assert np.array_equal(first, demo.synthesise(style, 0))
+    assert not np.array_equal(first, second)
+    for samples in (first, second):
+        assert np.isfinite(samples).all()
+        assert 0.01 < np.abs(samples).max() <= 1
+        assert abs(samples.mean()) < 0.05
+        blocks = np.array_split(samples, 6)
+        assert all(np.abs(block).max() > 0 for block in blocks)
+
+
+def test_files_hold_what_is_synthesised(corpus):
+    for clip in demo.load(corpus)[::97]:
+        style, number = Path(clip.audio).stem.rsplit(".", 1)
+        assert style == clip.label
+        samples, _ = soundfile.read(clip.audio, dtype="float32")
+        assert np.allclose(samples, demo.synthesise(style, int(number)), atol=1 / 32_000)
+
+
+def test_another_process_plays_the_same():
+    code = (
+        "import sys; from audioclf.datasets import demo\n"
+        "for style in demo.STYLES[4], demo.STYLES[3]: samples = demo.synthesise(style, 7)\n"
+        "sys.stdout.buffer.write(samples.tobytes())"
+    )
+    heard = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+    assert heard == demo.synthesise(demo.STYLES[3], 7).tobytes()
+
+
+def test_unknown_style():
+    with pytest.raises(DatasetError, match=r"demo has no style 'polka'; choose one of "):
+        demo.synthesise("polka", 0)

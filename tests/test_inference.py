@@ -1,0 +1,161 @@
+"""`load`, `evaluate` and what transformers makes of our checkpoints."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import tiny_config
+from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor, pipeline
+
+import audioclf
+from audioclf import AudioError, CheckpointError, DatasetError
+from audioclf.audio import load as load_audio
+
+
+@pytest.fixture(scope="module")
+def classifier(trained):
+    return audioclf.load(trained.checkpoint_dir, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clips(tones):
+    return [clip.audio for clip in audioclf.load_dataset(tones).test]
+
+
+def by_label(scores: list[dict]) -> dict[str, float]:
+    return {entry["label"]: entry["score"] for entry in scores}
+
+
+@pytest.mark.parametrize("head", ["mean", "attention"])
+def test_pipeline_gives_our_scores(head, trained, tones, quick, clips, tmp_path):
+    folder = trained.checkpoint_dir
+    if head == "attention":
+        folder = audioclf.train(
+            tones, output_dir=tmp_path / "out", **{**quick, "head": head, "num_epochs": 1}
+        ).checkpoint_dir
+        audioclf.register()
+    pipe = pipeline("audio-classification", model=str(folder), device="cpu")
+    ours = audioclf.load(folder, device="cpu")(clips)
+    for clip, scores in zip(clips, ours, strict=True):
+        theirs = by_label(pipe({"array": load_audio(clip, 16_000), "sampling_rate": 16_000}))
+        assert by_label(scores) == pytest.approx(theirs, abs=1e-5)
+
+
+def test_without_register_transformers_does_not_know_our_heads(trained, tones, quick, tmp_path):
+    """And says so itself; a checkpoint with the mean head needs nothing of ours."""
+    import json
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from transformers import AutoModelForAudioClassification as A;"
+        f"A.from_pretrained({str(trained.checkpoint_dir)!r}); assert 'audioclf' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert json.loads((trained.checkpoint_dir / "config.json").read_text())["model_type"] == "hubert"
+
+
+def test_scores_do_not_depend_on_company(classifier, clips):
+    together = classifier(clips, batch_size=5)
+    for clip, scores in zip(clips, together, strict=True):
+        assert by_label(classifier(clip)) == pytest.approx(by_label(scores), abs=1e-5)
+
+
+def test_forms_of_input(classifier, clips, tmp_path):
+    path = clips[0]
+    samples, rate = soundfile.read(path, dtype="float32")
+    with open(path, "rb") as file:
+        data = file.read()
+    expected = by_label(classifier(path))
+    forms = [path, data, {"array": samples, "sampling_rate": rate}, {"bytes": data, "path": None}, bytearray(data)]
+    for form, scores in zip(forms, classifier(forms), strict=True):
+        assert by_label(scores) == pytest.approx(expected, abs=1e-6)
+        assert by_label(classifier(form)) == pytest.approx(expected, abs=1e-6)
+    assert classifier([]) == []
+    assert len(classifier(path for path in clips)) == len(clips)
+
+
+def test_top_k(classifier, clips):
+    scores = classifier(clips[0], top_k=None)
+    assert [entry["score"] for entry in scores] == sorted((entry["score"] for entry in scores), reverse=True)
+    assert sum(entry["score"] for entry in scores) == pytest.approx(1, abs=1e-6)
+    assert classifier(clips[0], top_k=2) == scores[:2]
+    assert set(scores[0]) == {"label", "score"}
+
+
+def test_an_unreadable_sound_is_named(classifier, clips, tmp_path):
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"nothing")
+    with pytest.raises(AudioError, match=r"bad\.wav.*libsndfile cannot read it"):
+        classifier([clips[0], str(bad)])
+
+
+def test_sounds_are_cut_as_in_validation(tones, quick, tmp_path):
+    """Decoded up to the limit here, decoded whole and then cut there: the same samples to the last."""
+    result = audioclf.train(
+        tones, output_dir=tmp_path / "out", **{**quick, "num_epochs": 1, "max_seconds": 0.25, "model": tiny_config()}
+    )
+    classifier = audioclf.load(result.checkpoint_dir, device="cpu")
+    assert classifier.max_seconds == 0.25
+    clip = str(tones / "test" / "low" / "low 0.wav")
+    waveform = load_audio(clip, 16_000)[:4000]
+    cut = {"array": waveform, "sampling_rate": 16_000}
+    assert by_label(classifier(clip)) == pytest.approx(by_label(classifier(cut)), abs=1e-7)
+
+
+def test_evaluate_repeats_the_run(trained, tones, quick):
+    cache = quick["cache_dir"]
+    test = audioclf.evaluate(trained.checkpoint_dir, tones, cache_dir=cache)
+    assert test["accuracy"] == trained.test_metrics["accuracy"]
+    assert test["loss"] == pytest.approx(trained.test_metrics["loss"], abs=1e-5)
+    valid = audioclf.evaluate(audioclf.load(trained.checkpoint_dir), tones, split="dev", batch_size=1, cache_dir=cache)
+    assert valid["loss"] == pytest.approx(trained.best_metrics["loss"], abs=1e-5)
+
+
+def test_evaluate_by_label_names(trained, tones, quick, tmp_path):
+    """The data's own order of labels does not matter, nor does a part that lacks a class."""
+    lines = ["path,label"]
+    for label in ("mid", "low"):
+        lines += [f"{path},{label}" for path in sorted((tones / "test" / label).iterdir())]
+    (tmp_path / "two.csv").write_text("\n".join(lines))
+    metrics = audioclf.evaluate(trained.checkpoint_dir, tmp_path / "two.csv", "train", cache_dir=quick["cache_dir"])
+    assert metrics["accuracy"] >= 0.8
+
+
+def test_evaluate_refusals(trained, classifier, tones, tmp_path):
+    with pytest.raises(DatasetError, match=r"has no test part, only train \(12 clips\); choose one of these as split"):
+        audioclf.evaluate(classifier, tones / "test")
+    (tmp_path / "other.csv").write_text(
+        f"path,label\n{tones}/test/low/low 0.wav,bass\n{tones}/test/mid/mid 0.wav,mid\n"
+    )
+    with pytest.raises(DatasetError, match=r"does not know 'bass'; it knows high, low, mid"):
+        audioclf.evaluate(classifier, tmp_path / "other.csv", "train")
+    with pytest.raises(DatasetError, match=r"'part three' is no split; use train, valid"):
+        audioclf.evaluate(classifier, tones, "part three")
+
+
+def test_a_checkpoint_that_transformers_saved(clips, tmp_path):
+    torch.manual_seed(0)
+    config = tiny_config(id2label={0: "x", 1: "y"}, label2id={"x": 0, "y": 1})
+    AutoModelForAudioClassification.from_config(config).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
+    pipe = pipeline("audio-classification", model=str(tmp_path), device="cpu")
+    classifier = audioclf.load(tmp_path, device="cpu")
+    assert classifier.max_seconds is None
+    for clip in clips[:3]:
+        theirs = by_label(pipe({"array": load_audio(clip, 16_000), "sampling_rate": 16_000}))
+        assert by_label(classifier(clip)) == pytest.approx(theirs, abs=1e-5)
+
+
+def test_load_refusals(tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder or file"):
+        audioclf.load(tmp_path / "nowhere")
+    with pytest.raises(audioclf.ConfigError, match="not available on this machine"):
+        audioclf.load(tmp_path, device="mps" if not torch.backends.mps.is_available() else "cuda")
+
+
+def test_bf16_is_near(trained, clips):
+    exact = audioclf.load(trained.checkpoint_dir).probabilities(clips)
+    near = audioclf.load(trained.checkpoint_dir, precision="bf16").probabilities(clips)
+    assert exact.dtype == np.float32
+    assert np.abs(exact - near).max() < 0.05

@@ -1,0 +1,88 @@
+"""The house rules of DESIGN.md: a file imports only from its own layer or below, without cycles."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import audioclf
+
+PACKAGE = Path(audioclf.__file__).parent
+LAYERS = [
+    {"__init__", "errors", "config", "schedule", "accumulate", "interrupt"},
+    {"audio", "metrics", "runtime", "models.frontend", "models.heads"},
+    {"cache", "models.backbone", "models.hf"},
+    {
+        *{f"datasets.{path.stem}" for path in (PACKAGE / "datasets").glob("*.py")},
+        *("clips", "collate", "sampling", "models.classifier"),
+    },
+    {"evaluation", "export", "progress"},
+    {"run", "training", "inference"},
+    {"cli", "__main__"},
+]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Names of the package's own modules that a file imports, anywhere in it."""
+    module = path.relative_to(PACKAGE).with_suffix("").parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = list(module[: len(module) - node.level])
+            target = base + (node.module.split(".") if node.module else [])
+            if (PACKAGE.joinpath(*target).with_suffix(".py")).exists():
+                found.add(".".join(target))
+            else:
+                found |= {".".join([*target, alias.name]) for alias in node.names}
+    return {"__init__" if name == "__version__" else name for name in found}
+
+
+def modules() -> dict[str, Path]:
+    files = PACKAGE.rglob("*.py")
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in files}
+
+
+def test_every_module_has_a_layer():
+    known = set().union(*LAYERS) | {"models.__init__"}
+    assert set(modules()) <= known, set(modules()) - known
+
+
+def test_imports_point_down():
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    for name, path in modules().items():
+        for target in imports_of(path):
+            assert layer[target] <= layer[name], f"{name} imports {target} from a higher layer"
+
+
+def test_no_cycles():
+    graph = {name: imports_of(path) for name, path in modules().items()}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join([*above, name])
+        if name not in done:
+            for target in graph.get(name, ()):
+                visit(target, (*above, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_import_and_help_do_not_import_torch():
+    code = (
+        "import sys, audioclf\n"
+        "from audioclf.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'heavy imports'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_public_names_exist():
+    for name in audioclf.__all__:
+        assert getattr(audioclf, name) is not None
+    assert callable(audioclf.train)
+    assert callable(audioclf.evaluate)
+    assert set(dir(audioclf)) == set(audioclf.__all__)

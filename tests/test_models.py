@@ -1,0 +1,216 @@
+"""The encoder and heads: transformers' numbers, each clip as if it were alone."""
+
+import pytest
+import torch
+from conftest import tiny_config
+from transformers import (
+    AutoModelForAudioClassification,
+    HubertConfig,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
+    Wav2Vec2Config,
+    WavLMConfig,
+)
+
+from audioclf import CheckpointError, ConfigError
+from audioclf.models.backbone import encode, load_config, load_feature_extractor
+from audioclf.models.classifier import AudioClassifier, build_classifier, build_loss, freeze, load_classifier
+from audioclf.models.frontend import masked_group_norm, min_samples, num_frames
+from audioclf.models.heads import HEADS
+
+LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+FAMILIES = [
+    (HubertConfig, {}),
+    (HubertConfig, LAYER_NORM),
+    (Wav2Vec2Config, {}),
+    (WavLMConfig, {}),
+    (WavLMConfig, LAYER_NORM),
+    (UniSpeechConfig, {}),
+    (UniSpeechSatConfig, {}),
+    (UniSpeechSatConfig, LAYER_NORM),
+]
+LABELS = ["a", "b", "c"]
+NUM_SAMPLES = (400, 4000, 7111)
+
+
+def clips_and_batch() -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    clips = [torch.randn(length) for length in NUM_SAMPLES]
+    values, mask = torch.zeros(3, 9000), torch.zeros(3, 9000, dtype=torch.long)
+    for row, clip in enumerate(clips):
+        values[row, : len(clip)], mask[row, : len(clip)] = clip, 1
+    return clips, values, mask
+
+
+@pytest.mark.parametrize(("config_class", "options"), FAMILIES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_padded_batch_equals_transformers_alone(config_class, options, weighted, tmp_path):
+    torch.manual_seed(0)
+    config = tiny_config(config_class, use_weighted_layer_sum=weighted, num_labels=3, **options)
+    reference = AutoModelForAudioClassification.from_config(config).eval()
+    reference.save_pretrained(tmp_path)
+    model = load_classifier(str(tmp_path)).eval()
+    clips, values, mask = clips_and_batch()
+    with torch.no_grad():
+        alone = torch.cat([reference(clip[None]).logits for clip in clips])
+        assert torch.allclose(model(values, mask), alone, atol=1e-5)
+        assert torch.allclose(torch.cat([model(clip[None]) for clip in clips]), alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(("config_class", "options"), FAMILIES)
+def test_attention_head_ignores_padding(config_class, options):
+    torch.manual_seed(0)
+    model = build_classifier(tiny_config(config_class, **options), "attention", LABELS).eval()
+    clips, values, mask = clips_and_batch()
+    with torch.no_grad():
+        alone = torch.cat([model(clip[None]) for clip in clips])
+        assert torch.allclose(model(values, mask), alone, atol=1e-5)
+
+
+def test_gradients_ignore_padding():
+    torch.manual_seed(0)
+    model = build_classifier(tiny_config(), "mean", LABELS).train()
+    clips, values, mask = clips_and_batch()
+    model(values, mask).square().sum().backward()
+    trained = [p for p in model.parameters() if p.grad is not None]
+    batched = [p.grad.clone() for p in trained]
+    model.zero_grad()
+    for clip in clips:
+        model(clip[None]).square().sum().backward()
+    assert len(trained) > 40
+    for together, one_by_one in zip(batched, trained, strict=True):
+        assert torch.allclose(together, one_by_one.grad, atol=1e-5)
+
+
+def test_layer_outputs_are_hidden_states():
+    torch.manual_seed(0)
+    config = tiny_config(**LAYER_NORM)
+    model = build_classifier(config, "mean", LABELS).eval()
+    clip = torch.randn(1, 4000)
+    with torch.no_grad():
+        frames, mask = encode(model.backbone, clip, None)
+        theirs = model.backbone(clip, output_hidden_states=True)
+    assert mask.all()
+    for ours, reference in zip(frames, (*theirs.hidden_states, theirs.last_hidden_state), strict=True):
+        assert torch.equal(ours, reference)
+
+
+def test_skipped_layers_pass_their_input_on():
+    torch.manual_seed(0)
+    model = build_classifier(tiny_config(layerdrop=1.0), "attention", LABELS).train()
+    frames, _ = encode(model.backbone, torch.randn(1, 4000), None)
+    assert len(frames) == 3
+    assert torch.equal(frames[0], frames[2])
+
+
+def test_group_norm_matches_torch_and_keeps_precision():
+    norm = torch.nn.GroupNorm(4, 4)
+    torch.nn.init.normal_(norm.weight)
+    hidden = torch.randn(2, 4, 50) + 1000.0  # an offset that would cancel in E[x^2] - E[x]^2
+    expected = norm(hidden)
+    assert torch.allclose(masked_group_norm(hidden, torch.tensor([50, 50]), norm), expected, atol=1e-3)
+    assert masked_group_norm(hidden.bfloat16(), torch.tensor([50, 40]), norm).dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="one channel a group"):
+        masked_group_norm(hidden, torch.tensor([50, 50]), torch.nn.GroupNorm(2, 4))
+
+
+def test_frame_counts():
+    config = tiny_config()
+    assert min_samples(config) == 400
+    lengths = torch.tensor([400, 719, 720, 16_000, 480_000])
+    assert num_frames(lengths, config).tolist() == [1, 1, 2, 49, 1499]
+
+
+@pytest.mark.parametrize("head", ["mean", "attention"])
+def test_training_goes_on_from_a_head_with_the_same_labels(head, tmp_path):
+    from audioclf.export import save_pretrained
+
+    torch.manual_seed(0)
+    first = build_classifier(tiny_config(), head, LABELS)
+    save_pretrained(first, load_feature_extractor(first.config), tmp_path / "c", {})
+    same = build_classifier(str(tmp_path / "c"), head, LABELS)
+    other = build_classifier(str(tmp_path / "c"), head, ["c", "b", "a"])
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, same.state_dict()[name])
+        if name.startswith("backbone."):
+            assert torch.equal(value, other.state_dict()[name])
+    assert not torch.equal(first.head.classifier.weight, other.head.classifier.weight)
+    assert other.labels == ["c", "b", "a"]
+
+
+def test_freeze():
+    model = build_classifier(tiny_config(), "mean", LABELS)
+    freeze(model, "feature_encoder")
+    assert not any(p.requires_grad for p in model.backbone.feature_extractor.parameters())
+    assert all(p.requires_grad for p in model.backbone.encoder.parameters())
+    freeze(model, "backbone")
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == [
+        "head.projector.weight",
+        "head.projector.bias",
+        "head.classifier.weight",
+        "head.classifier.bias",
+    ]
+
+
+class TestRefusals:
+    def test_no_such_folder(self):
+        with pytest.raises(CheckpointError, match=r"model='\./nowhere': no such folder or file"):
+            load_config("./nowhere")
+
+    def test_no_network(self, monkeypatch):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(
+            CheckpointError, match=r"no such local folder, and the hub gave nothing.*local folder.*--demo"
+        ):
+            load_config("nobody/no-such-model")
+
+    def test_other_family(self):
+        from transformers import BertConfig
+
+        with pytest.raises(ConfigError, match=r"is a 'bert' model; audioclf trains encoders of the kinds hubert"):
+            build_classifier(BertConfig(), "mean", LABELS)
+
+    def test_adapter(self):
+        with pytest.raises(ConfigError, match="adapter"):
+            load_config(tiny_config(Wav2Vec2Config, add_adapter=True))
+
+    def test_model_of_a_wrong_type(self):
+        with pytest.raises(ConfigError, match="model=7 is no hub id"):
+            load_config(7)
+
+    def test_damaged_weights(self, tmp_path):
+        AutoModelForAudioClassification.from_config(tiny_config()).save_pretrained(tmp_path)
+        weights = tmp_path / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+        with pytest.raises(CheckpointError, match="cannot be loaded"):
+            load_classifier(str(tmp_path))
+
+    def test_encoder_without_a_head(self, tmp_path):
+        build_classifier(tiny_config(), "mean", LABELS).backbone.save_pretrained(tmp_path)
+        with pytest.raises(CheckpointError, match=r"is no classifier but HubertModel: train it first"):
+            load_classifier(str(tmp_path))
+
+    def test_head_that_is_no_module(self):
+        with pytest.raises(ConfigError, match=r"gave int, not a torch\.nn\.Module"):
+            build_classifier(tiny_config(), lambda config: 3, LABELS)
+
+    def test_loss_given_instead_of_its_builder(self):
+        loss = torch.nn.CrossEntropyLoss(reduction="none")
+        with pytest.raises(ConfigError, match=r"could not be built.*lambda config"):
+            build_loss(loss, tiny_config())
+        with pytest.raises(ConfigError, match="gave int, which is not callable"):
+            build_loss(lambda config: 3, tiny_config())
+
+
+def test_half_precision_checkpoints_are_trained_in_fp32(tmp_path):
+    model = AutoModelForAudioClassification.from_config(tiny_config(num_labels=3)).half()
+    model.save_pretrained(tmp_path)
+    assert {p.dtype for p in load_classifier(str(tmp_path)).parameters()} == {torch.float32}
+    assert {p.dtype for p in build_classifier(str(tmp_path), "attention", LABELS).parameters()} == {torch.float32}
+
+
+def test_heads_are_modules_of_their_names():
+    for name, builder in HEADS.items():
+        config = tiny_config(num_labels=3)
+        classifier = AudioClassifier(build_classifier(config, name, LABELS).backbone, builder(config), name)
+        assert classifier(torch.randn(2, 800)).shape == (2, 3)

@@ -1,0 +1,174 @@
+"""The order of clips: each once an epoch, a function of (seed, epoch), with little padding."""
+
+import numpy as np
+import pytest
+import torch
+
+from audioclf import cache
+from audioclf.clips import Clips
+from audioclf.collate import Collator
+from audioclf.sampling import LengthBucketSampler, make_loader
+
+
+def epoch_of(lengths, batch_size, seed, epoch=0) -> list[list[int]]:
+    sampler = LengthBucketSampler(lengths, batch_size, seed)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    assert {key[1] for batch in batches for key in batch} <= {epoch}
+    return [[index for index, _ in batch] for batch in batches]
+
+
+def flat(batches) -> list[int]:
+    return [index for batch in batches for index in batch]
+
+
+def padding_share(lengths, batches) -> float:
+    padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    return 1 - sum(lengths) / padded
+
+
+@pytest.mark.parametrize("num_clips", [1, 2, 7, 8, 9, 64, 401, 1000])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("seed", [0, None])
+def test_every_clip_once(num_clips, batch_size, seed):
+    lengths = np.random.default_rng(1).integers(1, 500, num_clips)
+    for epoch in range(3):
+        batches = epoch_of(lengths, batch_size, seed, epoch)
+        assert sorted(flat(batches)) == list(range(num_clips))
+        assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+        assert len(batches[-1]) == (num_clips - 1) % batch_size + 1
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    lengths = np.random.default_rng(1).integers(1, 500, 100)
+    sampler = LengthBucketSampler(lengths, 8, 5)
+    drawn = {}
+    for epoch in (0, 1, 2, 1, 0):  # back again, as after a resume
+        sampler.set_epoch(epoch)
+        np.random.seed(epoch + len(drawn))  # noqa: NPY002 - the global streams must not matter
+        torch.manual_seed(len(drawn))
+        batches = list(sampler)
+        assert batches == list(sampler)
+        assert drawn.setdefault(epoch, batches) == batches
+        assert [[i for i, _ in batch] for batch in batches] == epoch_of(lengths, 8, 5, epoch)
+    orders = [flat(epoch_of(lengths, 8, seed, epoch)) for seed in (5, 6) for epoch in range(4)]
+    assert len({tuple(order) for order in orders}) == 8
+
+
+@pytest.mark.parametrize("num_clips", [64, 400, 1000])
+def test_batches_are_mixed_anew_each_epoch(num_clips):
+    """Not the same batches in another order: a clip meets new neighbours, in a small data set too."""
+    lengths = np.random.default_rng(1).permutation(480_000)[:num_clips]
+    first, second = ({frozenset(batch) for batch in epoch_of(lengths, 8, 0, epoch)} for epoch in range(2))
+    assert len(first & second) < 0.2 * len(first)
+
+
+@pytest.mark.parametrize("seed", [0, 1, None])
+def test_little_padding(seed):
+    """1 to 30 s, 2,000 clips, batches of 8; without buckets it would be more than 40 %."""
+    lengths = np.random.default_rng(2).integers(16_000, 480_000, 2000)
+    for epoch in range(3):
+        assert padding_share(lengths, epoch_of(lengths, 8, seed, epoch)) < 0.05
+    rest = np.random.default_rng(0).permutation(2000).reshape(-1, 8)
+    assert padding_share(lengths, rest) > 0.4
+
+
+def test_long_batches_do_not_come_first():
+    """The order of batches is random: length says nothing about the time of a batch."""
+    lengths = np.random.default_rng(2).integers(1, 1000, 400)
+    correlations = []
+    for epoch in range(50):
+        means = [np.mean(lengths[batch]) for batch in epoch_of(lengths, 8, 0, epoch)]
+        correlations.append(np.corrcoef(np.arange(len(means)), means)[0, 1])
+    assert abs(np.mean(correlations)) < 0.1
+
+
+def test_equal_lengths_are_a_random_permutation():
+    """Every clip comes at every place equally often: chi-square of 12 clips at 12 places, 1,200 epochs."""
+    counts = np.zeros((12, 12))
+    for epoch in range(1200):
+        for place, index in enumerate(flat(epoch_of([100] * 12, 4, 0, epoch))):
+            counts[index, place] += 1
+    chi_square = ((counts - 100) ** 2 / 100).sum()
+    assert chi_square < 180  # 121 degrees of freedom: 99.96 % of random orders are below
+
+
+def test_short_batch_is_not_always_the_same_clips():
+    lengths = np.random.default_rng(1).integers(1, 500, 19)
+    last = {i for epoch in range(30) for i in epoch_of(lengths, 8, 0, epoch)[-1]}
+    assert len(last) > 15
+
+
+def test_evaluation_order_is_fixed_and_longest_first():
+    lengths = np.random.default_rng(1).integers(1, 500, 100)
+    order = flat(epoch_of(lengths, 8, None))
+    assert all(flat(epoch_of(lengths, 8, None, epoch)) == order for epoch in range(3))
+    assert sorted(lengths[order], reverse=True) == lengths[order].tolist()
+
+
+# --- loader ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Clips:
+    """21 clips of noise, the long ones cropped at random."""
+    lengths = np.random.default_rng(0).integers(400, 3000, 21)
+    store = cache.build(
+        [str(i) for i in range(21)],
+        lambda i: np.random.default_rng(i).standard_normal(lengths[i]).astype(np.float32),
+        recipe="noise",
+        cache_dir=tmp_path_factory.mktemp("cache"),
+    )
+    return Clips(
+        store=store,
+        positions=tuple(range(21)),
+        names=tuple(str(i) for i in range(21)),
+        labels=tuple(i % 3 for i in range(21)),
+        lengths=np.minimum(lengths, 2000),
+        crop_seed=0,
+    )
+
+
+def loader_of(clips, seed, num_workers=0):
+    return make_loader(
+        clips, Collator(True, 0.0, 400), batch_size=4, seed=seed, num_workers=num_workers, pin_memory=False
+    )
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_loader_gives_the_samplers_batches(clips, seed):
+    loader = loader_of(clips, seed)
+    for epoch in range(2):
+        loader.batch_sampler.set_epoch(epoch)
+        batches = list(loader)
+        assert [batch["index"].tolist() for batch in batches] == epoch_of(clips.lengths, 4, seed, epoch)
+        for batch in batches:
+            assert batch["labels"].tolist() == [int(i) % 3 for i in batch["index"]]
+            assert batch["attention_mask"].sum(dim=1).tolist() == [clips.lengths[i] for i in batch["index"]]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("seed", [3, None])
+def test_loading_leaves_the_global_stream_alone(clips, seed, num_workers):
+    """Else dropout would depend on how often a loader was started, and a resumed run differ from a whole one."""
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    loader = loader_of(clips, seed, num_workers)
+    for epoch in range(2):
+        loader.batch_sampler.set_epoch(epoch)
+        assert sum(len(batch["index"]) for batch in loader) == 21
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_workers_change_nothing(clips, seed):
+    alone, helped = loader_of(clips, seed), loader_of(clips, seed, num_workers=2)
+    for epoch in (0, 1, 5):
+        for loader in (alone, helped):
+            loader.batch_sampler.set_epoch(epoch)
+        for one, other in zip(alone, helped, strict=True):
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[key], other[key]) for key in one)

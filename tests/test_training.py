@@ -1,0 +1,418 @@
+"""`audioclf.train` from files to a checkpoint, and its loop."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TONES, tiny_config, write_tone
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import audioclf
+from audioclf import AudioError, ConfigError, DatasetError, TrainingError
+from audioclf.audio import load
+from audioclf.models.heads import MeanHead
+
+
+def rows(result: audioclf.TrainResult, event: str) -> list[dict]:
+    return [row for row in result.history if row["event"] == event]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def without_time(history: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if key != "time"} for row in history]
+
+
+class TestARun:
+    def test_it_learns(self, trained):
+        assert trained.best_metrics["accuracy"] >= 0.9
+        assert trained.test_metrics["accuracy"] >= 0.9
+        assert set(trained.best_metrics) == {"loss", "accuracy", "accuracy_ci", "uar", "macro_f1"}
+
+    def test_best_is_the_earliest_best_epoch(self, trained):
+        accuracies = [row["accuracy"] for row in rows(trained, "epoch")]
+        assert len(accuracies) == 8
+        assert trained.best_epoch == 1 + accuracies.index(max(accuracies))
+        assert trained.best_metrics["accuracy"] == max(accuracies)
+
+    def test_history_file_is_the_history(self, trained):
+        lines = (trained.output_dir / "history.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == trained.history
+        assert [row["step"] for row in rows(trained, "step")] == list(range(1, 73))  # 36 clips in 9 batches, 8 epochs
+        assert trained.history[-1]["event"] == "end"
+        assert trained.history[-1]["test_metrics"] == trained.test_metrics
+
+    def test_learning_rate_follows_transformers(self, trained):
+        from transformers import get_linear_schedule_with_warmup
+
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=5e-3)
+        schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(0.1 * 72), 72)
+        for row in rows(trained, "step"):
+            assert row["learning_rate"] == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+            optimizer.step()
+            schedule.step()
+
+    def test_output_folder(self, trained):
+        names = {path.name for path in trained.output_dir.iterdir()}
+        assert names == {"best", "last", "tensorboard", "history.jsonl", "config.json"}
+        assert trained.checkpoint_dir == trained.output_dir / "best"
+        for folder in ("best", "last"):
+            assert {path.name for path in (trained.output_dir / folder).iterdir()} == {
+                *("config.json", "model.safetensors", "preprocessor_config.json", "audioclf.json")
+            }
+        config = json.loads((trained.output_dir / "config.json").read_text())
+        assert config["num_epochs"] == 8
+        assert config["learning_rate"] == 5e-3
+
+    def test_metadata(self, trained, tones):
+        metadata = json.loads((trained.checkpoint_dir / "audioclf.json").read_text())
+        assert metadata["epoch"] == trained.best_epoch
+        assert metadata["metrics"] == trained.best_metrics
+        assert metadata["data"]["num_clips"] == {"train": 36, "valid": 12, "test": 12}
+        assert metadata["data"]["fingerprint"] == audioclf.load_dataset(tones).fingerprint()
+        assert metadata["data"]["set_aside"] == {}
+        config = json.loads((trained.checkpoint_dir / "config.json").read_text())
+        assert config["id2label"] == {"0": "high", "1": "low", "2": "mid"}
+        assert config["label2id"] == {"high": 0, "low": 1, "mid": 2}
+        assert config["architectures"] == ["HubertForSequenceClassification"]
+
+    def test_tensorboard(self, trained):
+        board = EventAccumulator(str(trained.output_dir / "tensorboard"))
+        board.Reload()
+        losses = [event.value for event in board.Scalars("train/loss")]
+        assert losses == pytest.approx([row["loss"] for row in rows(trained, "step")])
+        accuracies = [event.value for event in board.Scalars("valid/accuracy")]
+        assert accuracies == pytest.approx([row["accuracy"] for row in rows(trained, "epoch")])
+        scalars = {f"train/{name}" for name in ("loss", "learning_rate", "grad_norm", "clips_per_second")}
+        assert scalars | {"valid/loss", "valid/uar", "valid/macro_f1"} <= set(board.Tags()["scalars"])
+        assert board.Images("valid/confusion")[0].width > 100
+
+    def test_the_same_seed_repeats_it_exactly(self, trained, tones, quick, tmp_path):
+        again = audioclf.train(tones, output_dir=tmp_path / "out", num_workers=2, **quick)
+        assert without_time(again.history) == without_time(trained.history)
+        theirs = weights(trained.checkpoint_dir)
+        assert all(torch.equal(value, theirs[name]) for name, value in weights(again.checkpoint_dir).items())
+
+    def test_terminal(self, tones, quick, tmp_path, capsys):
+        audioclf.train(tones, output_dir=tmp_path / "out", **{**quick, "progress": True, "num_epochs": 1})
+        told = capsys.readouterr()
+        assert "3 classes, 36 train, 12 valid, 12 test clips. Training" in told.out
+        assert "epoch 1: valid loss" in told.out
+        assert "class     precision  recall     f1  clips" in told.out
+        assert "95 % interval" in told.out
+        assert f"Use it: audioclf predict {tmp_path / 'out' / 'best'} FILE" in told.out
+        assert "clips/s" in told.err
+
+    def test_silence(self, tones, quick, tmp_path, capfd):
+        audioclf.train(tones, output_dir=tmp_path / "out", **{**quick, "num_epochs": 1})
+        assert capfd.readouterr() == ("", "")
+
+
+class TestTheLoop:
+    @pytest.mark.parametrize("epochs", [1, 2])
+    def test_accumulation_equals_one_big_batch(self, tones, quick, tmp_path, epochs):
+        """36 clips as 5 batches of 8 (the last of 4) in windows of 3 and 2, against batches of 24 and 12."""
+        options = {**quick, "num_epochs": epochs, "lr_schedule": "constant", "warmup_ratio": 0.0}
+        small = audioclf.train(
+            tones, output_dir=tmp_path / "small", batch_size=8, gradient_accumulation_steps=3, **_without_batch(options)
+        )
+        assert len(rows(small, "step")) == 2 * epochs
+        big = _big_batch_reference(tones, options, epochs)
+        for ours, theirs in zip(rows(small, "step"), big["steps"], strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], abs=1e-5)
+        final = weights(small.output_dir / "last")
+        for name, value in big["weights"].items():
+            assert torch.allclose(final[name], value, atol=1e-5), name
+
+    def test_head_learning_rate_and_frozen_encoder(self, tones, quick, tmp_path):
+        options = {**quick, "num_epochs": 1, "freeze": "backbone", "head_learning_rate": 0.1, "learning_rate": 1e-9}
+        result = audioclf.train(tones, output_dir=tmp_path / "out", **options)
+        before, after = _fresh(quick), weights(result.output_dir / "last")
+        assert all(torch.equal(after[f"hubert.{name}"], value) for name, value in before.backbone.state_dict().items())
+        assert not torch.allclose(after["classifier.weight"], before.head.classifier.weight, atol=1e-3)
+
+    def test_frozen_feature_encoder(self, tones, quick, tmp_path):
+        result = audioclf.train(
+            tones, output_dir=tmp_path / "out", **{**quick, "num_epochs": 1, "freeze": "feature_encoder"}
+        )
+        before, after = _fresh(quick).backbone.state_dict(), weights(result.output_dir / "last")
+        changed = {name for name, value in before.items() if not torch.equal(after[f"hubert.{name}"], value)}
+        assert changed
+        assert not any(name.startswith("feature_extractor.") for name in changed)
+
+    def test_weight_decay_spares_biases_and_norms(self, tones, quick):
+        from audioclf.run import _optimizer
+
+        config = audioclf.TrainConfig(**{**quick, "weight_decay": 0.1})
+        optimizer = _optimizer(_fresh(quick), config, torch.device("cpu"))
+        for group in optimizer.param_groups:
+            assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 0.1}
+
+    def test_patience(self, tones, quick, tmp_path):
+        options = {**quick, "learning_rate": 1e-12, "patience": 2}
+        result = audioclf.train(tones, output_dir=tmp_path / "out", **options)
+        assert len(rows(result, "epoch")) == 3
+        assert result.best_epoch == 1
+
+    def test_metric_for_best_loss(self, tones, quick, tmp_path):
+        result = audioclf.train(
+            tones, output_dir=tmp_path / "out", **{**quick, "num_epochs": 3, "metric_for_best": "loss"}
+        )
+        losses = [row["loss"] for row in rows(result, "epoch")]
+        assert result.best_metrics["loss"] == min(losses)
+
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_half_precision_learns(self, tones, quick, tmp_path, precision):
+        options = {**quick, "precision": precision, "num_epochs": 3}
+        result = audioclf.train(tones, output_dir=tmp_path / "out", **options)
+        assert result.best_metrics["loss"] < 1.0 < math.log(3)
+        assert {value.dtype for value in weights(result.checkpoint_dir).values()} == {torch.float32}
+
+    def test_own_head_and_loss(self, tones, quick, tmp_path):
+        def smoothed(config):
+            return torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1)
+
+        options = {**quick, "num_epochs": 2, "head": OwnHead, "loss": smoothed}
+        result = audioclf.train(tones, output_dir=tmp_path / "out", **options)
+        clip = str(tones / "test" / "low" / "low 0.wav")
+        with pytest.raises(audioclf.CheckpointError, match=r"has a head of its author's own \(test_training.OwnHead\)"):
+            audioclf.load(result.checkpoint_dir)
+        scores = audioclf.load(result.checkpoint_dir, head=OwnHead)(clip)
+        assert sum(entry["score"] for entry in scores) == pytest.approx(1)
+        assert result.test_metrics["accuracy"] > 0
+
+    def test_random_crops(self, tones, quick, tmp_path):
+        """Crops differ from epoch to epoch and so does the loss at learning rate 0; without them it does not."""
+        options = {**quick, "num_epochs": 2, "max_seconds": 0.2, "learning_rate": 1e-12, "batch_size": 36}
+        cut = audioclf.train(tones, output_dir=tmp_path / "cut", **options)
+        cropped = audioclf.train(tones, output_dir=tmp_path / "crop", **{**options, "random_crop": True})
+        first, second = (row["loss"] for row in rows(cut, "step"))
+        assert first == pytest.approx(second, abs=1e-6)
+        first, second = (row["loss"] for row in rows(cropped, "step"))
+        assert abs(first - second) > 1e-6
+
+
+class TestNumbers:
+    def test_a_loss_that_is_not_finite_names_its_clips(self, tones, quick, tmp_path):
+        def broken(config):
+            return lambda logits, labels: torch.where(labels == 1, math.nan, 1.0) * logits.sum(-1)
+
+        with pytest.raises(TrainingError, match=r"The loss is not a finite number \(epoch 1, after step 0\).*low \d"):
+            audioclf.train(tones, output_dir=tmp_path / "out", **{**quick, "loss": broken})
+
+    def test_fp16_overflow_is_skipped_and_stops_in_the_end(self, tones, quick, tmp_path):
+        def broken(config):
+            return lambda logits, labels: logits.sum(-1) * math.inf
+
+        with pytest.raises(TrainingError, match="20 steps in a row"):
+            audioclf.train(tones, output_dir=tmp_path / "out", **{**quick, "loss": broken, "precision": "fp16"})
+
+    def test_a_skipped_step_does_not_advance_the_schedule(self, tones, quick, tmp_path):
+        calls = []
+
+        def sometimes(config):
+            def loss(logits, labels):
+                calls.append(logits.requires_grad)
+                broken = calls.count(True) in (2, 3) and logits.requires_grad
+                return torch.nn.functional.cross_entropy(logits, labels, reduction="none") * (math.inf if broken else 1)
+
+            return loss
+
+        options = {**quick, "num_epochs": 1, "loss": sometimes, "precision": "fp16"}
+        result = audioclf.train(tones, output_dir=tmp_path / "out", **options)
+        assert [row["step"] for row in rows(result, "step")] == list(range(1, 8))  # 9 batches, 2 skipped
+        assert rows(result, "epoch")[0]["skipped_steps"] == 2
+        assert [row["learning_rate"] for row in rows(result, "step")][:2] == pytest.approx([0, 5e-3])
+
+    def test_loss_without_one_value_a_clip(self, tones, quick, tmp_path):
+        with pytest.raises(ConfigError, match=r"gave \(\) for 4 clips.*reduction='none'"):
+            audioclf.train(
+                tones, output_dir=tmp_path / "out", **{**quick, "loss": lambda c: torch.nn.CrossEntropyLoss()}
+            )
+
+
+class TestData:
+    def test_valid_is_cut_from_flat_folders(self, quick, tmp_path):
+        rng = np.random.default_rng(1)
+        for label, frequency in TONES.items():
+            for number in range(10):
+                write_tone(tmp_path / "data" / label / f"{number}.wav", frequency, 0.3, rng)
+        options = {**quick, "num_epochs": 1, "valid_fraction": 0.2}
+        result = audioclf.train(tmp_path / "data", output_dir=tmp_path / "out", **options)
+        metadata = json.loads((result.checkpoint_dir / "audioclf.json").read_text())
+        assert metadata["data"]["num_clips"] == {"train": 24, "valid": 6}
+        assert result.test_metrics is None
+
+    def test_valid_of_its_own(self, tones, quick, tmp_path):
+        valid = tones / "test"
+        with pytest.raises(DatasetError, match="leave it in one of them"):
+            audioclf.train(tones, valid, output_dir=tmp_path / "out", **quick)
+        result = audioclf.train(tones / "train", valid, output_dir=tmp_path / "out", **{**quick, "num_epochs": 1})
+        metadata = json.loads((result.checkpoint_dir / "audioclf.json").read_text())
+        assert metadata["data"]["num_clips"] == {"train": 36, "valid": 12}
+
+    def test_datasets_object(self, tones, quick, tmp_path):
+        import datasets
+
+        clips = audioclf.load_dataset(tones)
+        parts = {
+            name: datasets.Dataset.from_dict(
+                {"audio": [clip.audio for clip in part], "label": [clips.label2id[clip.label] for clip in part]}
+            )
+            .cast_column("audio", datasets.Audio())
+            .cast_column("label", datasets.ClassLabel(names=list(clips.labels)))
+            for name, part in clips.parts.items()
+        }
+        options = {**quick, "num_epochs": 1}
+        ours = audioclf.train(tones, output_dir=tmp_path / "files", **options)
+        theirs = audioclf.train(datasets.DatasetDict(parts), output_dir=tmp_path / "object", num_workers=2, **options)
+        assert theirs.best_metrics == ours.best_metrics
+
+    def test_no_train_part(self, tones, quick, tmp_path):
+        splits = replace(audioclf.load_dataset(tones), train=())
+        with pytest.raises(DatasetError, match="has no train part, only valid and test"):
+            audioclf.train(splits, output_dir=tmp_path / "out", **quick)
+
+    def test_class_absent_from_train(self, tones, quick, tmp_path):
+        splits = audioclf.load_dataset(tones)
+        splits = replace(splits, train=[clip for clip in splits.train if clip.label != "low"])
+        with pytest.raises(DatasetError, match="train has no readable clip of 'low'"):
+            audioclf.train(splits, output_dir=tmp_path / "out", **quick)
+
+    def test_bad_clip_is_named_and_set_aside(self, quick, tmp_path):
+        rng = np.random.default_rng(1)
+        for label, frequency in TONES.items():
+            for number in range(10):
+                write_tone(tmp_path / "data" / label / f"{number}.wav", frequency, 0.3, rng)
+        (tmp_path / "data" / "low" / "3.wav").write_bytes(b"no audio at all")
+        options = {**quick, "num_epochs": 1}
+        with pytest.raises(AudioError, match=r"1 of 30 clips \(3.3%\) cannot be used.*bad_audio='skip'(.|\n)*3\.wav"):
+            audioclf.train(tmp_path / "data", output_dir=tmp_path / "out", **options)
+        result = audioclf.train(tmp_path / "data", output_dir=tmp_path / "out", bad_audio="skip", **options)
+        metadata = json.loads((result.checkpoint_dir / "audioclf.json").read_text())
+        assert [Path(name).name for name in metadata["data"]["set_aside"]] == ["3.wav"]
+
+    def test_clips_shorter_than_a_frame(self, quick, tmp_path):
+        rng = np.random.default_rng(1)
+        for label, frequency in TONES.items():
+            for number in range(6):
+                write_tone(tmp_path / "data" / label / f"{number}.wav", frequency, 0.02, rng)
+        result = audioclf.train(tmp_path / "data", output_dir=tmp_path / "out", **{**quick, "num_epochs": 1})
+        assert math.isfinite(result.best_metrics["loss"])
+
+
+class TestOutputFolder:
+    def test_used_folder_is_refused_and_overwritten_on_request(self, tones, quick, tmp_path):
+        folder = tmp_path / "out"
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("do not delete")
+        (folder / "history.jsonl").write_text("old")
+        options = {**quick, "num_epochs": 1, "output_dir": str(folder)}
+        with pytest.raises(ConfigError, match=r"is not empty: name another folder, or set overwrite=True"):
+            audioclf.train(tones, **options)
+        result = audioclf.train(tones, overwrite=True, **options)
+        assert (folder / "thesis.txt").read_text() == "do not delete"
+        assert result.history[0]["event"] == "step"
+        assert "old" not in (folder / "history.jsonl").read_text()
+
+    def test_file_in_the_way(self, tones, quick, tmp_path):
+        (tmp_path / "out").write_text("")
+        with pytest.raises(ConfigError, match="cannot be used"):
+            audioclf.train(tones, output_dir=tmp_path / "out", **quick)
+
+    def test_unknown_option(self, tones):
+        with pytest.raises(ConfigError, match=r"no option 'epochs'; did you mean 'num_epochs'\?"):
+            audioclf.train(tones, epochs=3)
+
+
+def test_ctrl_c_leaves_a_valid_last_checkpoint(tones, quick, tmp_path):
+    tiny_config().to_json_file(tmp_path / "config.json")
+    command = [sys.executable, "-m", "audioclf", "train", str(tones), "--model", str(tmp_path / "config.json")]
+    command += ["--output-dir", str(tmp_path / "out"), "--num-epochs", "100000", "--logging-steps", "1"]
+    command += ["--cache-dir", quick["cache_dir"], "--batch-size", "4"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    history = tmp_path / "out" / "history.jsonl"
+    while process.poll() is None and not (history.exists() and history.stat().st_size):
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Interrupted after step" in out
+    assert "to train on from them give model=" in out
+    assert "Traceback" not in err
+    assert len(audioclf.load(tmp_path / "out" / "last")(str(tones / "test" / "low" / "low 0.wav"))) == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("precision", ["auto", "bf16", "fp32"])
+def test_cuda(tones, quick, tmp_path, precision):
+    options = {**quick, "device": "cuda", "precision": precision}
+    result = audioclf.train(tones, output_dir=tmp_path / "out", **options)
+    assert result.best_metrics["accuracy"] >= 0.75
+
+
+class OwnHead(MeanHead):
+    """A head of the user's own: it only has to be a module that a callable builds from the config."""
+
+
+def _without_batch(options: dict) -> dict:
+    return {name: value for name, value in options.items() if name != "batch_size"}
+
+
+def _fresh(quick: dict):
+    """The model as a run with these options begins."""
+    from audioclf.models.classifier import build_classifier
+    from audioclf.runtime import seed_everything
+
+    seed_everything(quick["seed"])
+    return build_classifier(tiny_config(), "mean", sorted(TONES))
+
+
+def _big_batch_reference(tones: Path, options: dict, epochs: int) -> dict:
+    """The same clips in the same order, each step one padless loop over single clips, by plain torch."""
+    from audioclf.sampling import LengthBucketSampler
+
+    splits = audioclf.load_dataset(tones)
+    clips = list(splits.train)
+    waveforms = [load(clip.audio, 16_000) for clip in clips]
+    model = _fresh(options)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options["learning_rate"], weight_decay=0.0)
+    sampler = LengthBucketSampler([len(waveform) for waveform in waveforms], 8, seed=options["seed"])
+    steps = []
+    for epoch in range(1, epochs + 1):
+        sampler.set_epoch(epoch)
+        batches = [[index for index, _ in batch] for batch in sampler]
+        for window in (batches[:3], batches[3:]):
+            members = [index for batch in window for index in batch]
+            losses = []
+            for index in members:
+                waveform = torch.from_numpy(waveforms[index])
+                waveform = (waveform - waveform.mean()) / (waveform.var(unbiased=False) + 1e-7).sqrt()
+                label = torch.tensor([splits.label2id[clips[index].label]])
+                losses.append(torch.nn.functional.cross_entropy(model(waveform[None]), label))
+            loss = torch.stack(losses).mean()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            steps.append({"loss": loss.item(), "grad_norm": norm.item()})
+    prefix = {"backbone.": "hubert.", "head.": ""}
+    state = {}
+    for name, value in model.state_dict().items():
+        for ours, theirs in prefix.items():
+            if name.startswith(ours):
+                state[theirs + name.removeprefix(ours)] = value
+    return {"steps": steps, "weights": state}
