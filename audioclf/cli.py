@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from .config import Device, Precision, TrainConfig, default_cache_dir
-from .errors import AudioclfError
+from .errors import AudioclfError, AudioError
 
 USAGE_ERROR = 2
 
@@ -53,9 +53,11 @@ def train(
         config: Options of the run.
     """
     from .datasets.load import load_dataset
-    from .training import train as run
 
-    run(load_dataset(data, **vars(options), cache_dir=config.cache_dir), valid, config=config)
+    splits = load_dataset(data, **vars(options), cache_dir=config.cache_dir)
+    from .training import train as run  # torch is slow to import; a wrong path is told before
+
+    run(splits, valid, config=config)
     return 0
 
 
@@ -118,12 +120,11 @@ def predict(
         device: Where to compute.
         json_lines: Print one JSON object a file.
     """
-    from .errors import AudioError
-    from .inference import load
-
     if not files:
         print("audioclf: name at least one audio file.", file=sys.stderr)
         return USAGE_ERROR
+    from .inference import load
+
     classifier = load(checkpoint, precision=precision, device=device)
     num_failed = 0
     for file in files:

@@ -139,9 +139,12 @@ def _check_classes(splits: AudioSplits, train: Clips) -> None:
 def _decode_example(example: Example, sampling_rate: int) -> np.ndarray:
     try:
         source = example.audio if isinstance(example.audio, str) else example.audio.read()
+        return audio.load(source, sampling_rate, example.start, example.end)
     except OSError as error:
         raise AudioError(f"{example.name}: cannot be read ({error}).") from error
-    return audio.load(source, sampling_rate, example.start, example.end)
+    except AudioError as error:
+        # A row's audio may have no name of its own.
+        raise error if isinstance(example.audio, str) else AudioError(f"{example.name}: {error}") from error
 
 
 def _recipe(sampling_rate: int) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForAudioClassification, PretrainedConfig, Wav2Vec2FeatureExtractor
@@ -45,9 +47,14 @@ def save_pretrained(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def read_metadata(folder: str | Path) -> dict[str, Any]:
-    """The audioclf.json of a local checkpoint; empty for one that is not ours."""
-    path = Path(folder) / METADATA_FILE
+def read_metadata(checkpoint: str) -> dict[str, Any]:
+    """The audioclf.json of a checkpoint, a folder or a hub id; empty for one that is not ours."""
+    path = Path(checkpoint) / METADATA_FILE
+    if not Path(checkpoint).is_dir():
+        try:
+            path = Path(hf_hub_download(checkpoint, METADATA_FILE))
+        except EntryNotFoundError:
+            return {}
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

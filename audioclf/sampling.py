@@ -1,5 +1,6 @@
 """The order of clips: batches of like length, a pure function of (seed, epoch)."""
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -62,6 +63,11 @@ class LengthBucketSampler:
         return [*batches, rest] if len(rest) else batches
 
 
+def _ignore_interrupts(_worker: int) -> None:
+    """Ctrl-C in a terminal reaches the workers too; the main process decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def make_loader(
     clips: Clips, collator: Collator, *, batch_size: int, seed: int | None, num_workers: int, pin_memory: bool
 ) -> DataLoader:
@@ -73,6 +79,7 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=_ignore_interrupts,
         # A private generator: without one, starting a loader draws from the global stream that dropout uses.
         generator=torch.Generator().manual_seed(seed or 0),
     )

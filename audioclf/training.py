@@ -19,7 +19,7 @@ from .clips import DecodedSplits, decode
 from .config import TrainConfig
 from .datasets.base import AudioSplits, cut_valid, make_splits
 from .datasets.load import load_dataset
-from .errors import DatasetError, TrainingError
+from .errors import ConfigError, DatasetError, TrainingError
 from .evaluation import Evaluation, clip_losses, evaluate_loader, forward
 from .interrupt import Interrupt
 from .models.backbone import load_feature_extractor
@@ -245,6 +245,11 @@ def _load_splits(data: Any, valid: Any, config: TrainConfig) -> AudioSplits:
     """The data set with a train and a valid part."""
     splits = load_dataset(data, cache_dir=config.cache_dir)
     if valid is not None:
+        if splits.valid:
+            raise ConfigError(
+                f"{splits.name} has a valid part of its own ({len(splits.valid)} clips), and valid= gives another: "
+                "leave one of them out."
+            )
         other = load_dataset(valid, cache_dir=config.cache_dir)
         clips = [clip for part in other.parts.values() for clip in part]
         splits = make_splits(
@@ -265,5 +270,7 @@ def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits) -> None:
         f"{splits.name}: {len(splits.labels)} classes, {counts} clips. "
         f"Training {trained:,} parameters in {run.precision} on {run.device.type}."
     )
+    store = next(iter(decoded.parts.values())).store
+    run.reporter.say(f"Decoded audio: {store.num_bytes / 2**20:,.0f} MiB in {str(store.folder)!r}.")
     for note in (*splits.notes, *decoded.notes):
         run.reporter.say(f"note: {note}")

@@ -2,9 +2,10 @@
 
 Usage: python benchmarks/compare_trainer.py DATA [--num-epochs 12] [--seed 0]
 
-DATA is a folder or manifest with train, valid and test parts. Both sides start from one saved random DistilHuBERT-shaped
-model, choose the best epoch by validation accuracy and score it once on test. audioclf runs as its own command, decoding
-included; Trainer is given waveforms that are already decoded, and only its training and evaluation are timed.
+DATA is a folder or manifest with train, valid and test parts. Both sides start from one saved random model in
+DistilHuBERT's shape, choose the best epoch by validation accuracy and score it once on test. audioclf runs as its own
+command, decoding included; Trainer is given waveforms that are already decoded, and only its training and evaluation
+are timed.
 """
 
 import argparse

@@ -4,8 +4,8 @@
     python examples/gtzan.py --data path/to/gtzan   # a folder with the genre folders, or genres.tar.gz
     python examples/gtzan.py --demo                 # no download: synthetic clips, a small model, two minutes
 
-The demo shows the whole library at work on ten styles of music that a program makes up, with a small encoder that starts
-from random weights. Its score says nothing about real music.
+The demo shows the whole library at work on ten styles of music that a program makes up, with a small encoder that
+starts from random weights. Its score says nothing about real music.
 """
 
 import argparse
@@ -22,7 +22,7 @@ COURSE = {
     "max_seconds": 30.0,
 }
 
-DEMO = {"num_epochs": 10, "batch_size": 8, "learning_rate": 1e-3, "warmup_ratio": 0.1, "precision": "fp32"}
+DEMO = {"num_epochs": 8, "batch_size": 8, "learning_rate": 1e-3, "warmup_ratio": 0.1, "precision": "fp32"}
 
 
 def demo_encoder():

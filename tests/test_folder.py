@@ -112,12 +112,12 @@ def test_clips_are_listed_in_one_order(tmp_path):
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (("1.wav", "2.wav"), "has no folders in it: expected one folder of audio files a class"),
-        ((".a/1.wav",), "has no folders in it"),
-        (("a/readme.txt", "b/._1.wav"), "has class folders but no audio files in them."),
+        (("1.wav", "2.wav"), "has no folders with audio files in it: expected one folder a class"),
+        ((".a/1.wav",), "has no folders with audio files in it"),
+        (("a/readme.txt", "b/._1.wav"), "has no folders with audio files in it"),
         (("a/1.wav",), "has one class only ('a'); a classifier needs two or more."),
         (("train/a/1.wav", "test/a/2.wav"), "has one class only ('a')"),
-        (("train/a/x.txt", "test/b/x.txt"), "has class folders but no audio files in them."),
+        (("train/a/x.txt", "test/b/x.txt"), "has no folders with audio files in it"),
     ],
 )
 def test_refused_folders(tmp_path, names, sentence):
@@ -129,7 +129,7 @@ def test_refused_labels(tmp_path):
     lay(tmp_path, "a/1.wav", "b/2.wav")
     with pytest.raises(DatasetError, match=r"b.2\.wav has the label 'b', which is not among labels"):
         load_dataset(tmp_path, labels=["a", "c"])
-    with pytest.raises(DatasetError, match="labels names 'b' twice"):
+    with pytest.raises(DatasetError, match="'b' stands twice in labels"):
         load_dataset(tmp_path, labels=["a", "b", "b"])
 
 

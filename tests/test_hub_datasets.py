@@ -372,6 +372,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 def test_models_come_from_the_same_hub(tmp_path):
     """`AutoModel.from_pretrained("user/model")`, for other tests, and what transformers says of one that is missing."""
     with loopback_hub.serve(tmp_path / "hub") as hub:

@@ -1,5 +1,11 @@
 """`load`, `evaluate` and what transformers makes of our checkpoints."""
 
+import json
+import shutil
+import subprocess
+import sys
+
+import loopback_hub
 import numpy as np
 import pytest
 import soundfile
@@ -43,10 +49,6 @@ def test_pipeline_gives_our_scores(head, trained, tones, quick, clips, tmp_path)
 
 def test_without_register_transformers_does_not_know_our_heads(trained, tones, quick, tmp_path):
     """And says so itself; a checkpoint with the mean head needs nothing of ours."""
-    import json
-    import subprocess
-    import sys
-
     code = (
         "import sys; from transformers import AutoModelForAudioClassification as A;"
         f"A.from_pretrained({str(trained.checkpoint_dir)!r}); assert 'audioclf' not in sys.modules"
@@ -145,6 +147,21 @@ def test_a_checkpoint_that_transformers_saved(clips, tmp_path):
     for clip in clips[:3]:
         theirs = by_label(pipe({"array": load_audio(clip, 16_000), "sampling_rate": 16_000}))
         assert by_label(classifier(clip)) == pytest.approx(theirs, abs=1e-5)
+
+
+def test_a_checkpoint_on_the_hub(trained, tones, clips, tmp_path):
+    """Fetched by the real client from a server on this machine: the same scores, the same limit on length."""
+    shutil.copytree(trained.checkpoint_dir, tmp_path / "models" / "user" / "tones")
+    with loopback_hub.serve(tmp_path) as hub:
+        code = (
+            "import sys, json, audioclf; c = audioclf.load('user/tones', device='cpu');"
+            "print(json.dumps([c.max_seconds, c(sys.argv[1])]))"
+        )
+        said = hub.run(code, tmp_path / "home", clips[0])
+    assert said.returncode == 0, said.stderr
+    max_seconds, scores = json.loads(said.stdout.splitlines()[-1])
+    assert max_seconds == 30.0
+    assert by_label(scores) == pytest.approx(by_label(audioclf.load(trained.checkpoint_dir)(clips[0])), abs=1e-6)
 
 
 def test_load_refusals(tmp_path):

@@ -175,7 +175,7 @@ BAD = {
     "list label": (
         "c.jsonl",
         JSON_GOOD + '\n{"path": "2.wav", "label": ["a", "b"]}',
-        "line 3: label is a list; audioclf trains one label a clip.",
+        "line 3: label is ['a', 'b']; it must be a single text or number.",
     ),
     "object label": ("c.jsonl", JSON_GOOD + '{"path": "2.wav", "label": {"a": 1}}', "line 2"),
     "bad json": ("c.jsonl", JSON_GOOD + '{"path": "2.wav", ', "c.jsonl', line 2: is not JSON ("),
@@ -188,7 +188,7 @@ BAD = {
     "latin-1": ("c.csv", "path,label\ncafé.wav,a\n".encode("latin-1"), "c.csv' is not UTF-8 ("),
     "utf-16": ("c.csv", GOOD.encode("utf-16"), "c.csv' is not UTF-8 ("),
     "latin-1 json": ("c.jsonl", '{"path": "é"}'.encode("latin-1"), "c.jsonl' is not UTF-8 ("),
-    "open quote": ("c.csv", GOOD + '"3.wav,a\n', "c.csv' is no proper table ("),
+    "open quote": ("c.csv", GOOD + '"3.wav,a\n', "c.csv', line 3: is no proper table ("),
     "bad split": ("c.csv", PARTS.format("holdout"), NO_SPLIT),
     "bad start": ("c.csv", TIMES.format("1:30,"), "line 3: start='1:30' is no time in seconds."),
     "negative start": ("c.csv", TIMES.format("-1,"), "line 3: start='-1' is no time in seconds."),
@@ -225,7 +225,7 @@ def test_refused(tmp_path, case):
         ({"label_column": "xyz"}, "has no column 'xyz' (label_column); it has path, label."),
         ({"group_column": "speaker"}, "has no column 'speaker' (group_column); it has path, label."),
         ({"labels": ["a", "c"]}, "2.wav has the label 'b', which is not among labels."),
-        ({"labels": ["a", "b", "a"]}, "labels names 'a' twice."),
+        ({"labels": ["a", "b", "a"]}, "'a' stands twice in labels."),
     ],
 )
 def test_refused_options(tmp_path, options, sentence):

@@ -1,5 +1,6 @@
 """The encoder and heads: transformers' numbers, each clip as if it were alone."""
 
+import huggingface_hub
 import pytest
 import torch
 from conftest import tiny_config
@@ -158,7 +159,7 @@ class TestRefusals:
             load_config("./nowhere")
 
     def test_no_network(self, monkeypatch):
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         with pytest.raises(
             CheckpointError, match=r"no such local folder, and the hub gave nothing.*local folder.*--demo"
         ):

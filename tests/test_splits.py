@@ -43,7 +43,7 @@ def test_each_class_in_proportion(fraction):
     for label, count in counts.items():
         if count > 1:
             assert 1 <= held[label] <= max(1, count * fraction + 0.5)
-            assert held[label] >= count * fraction - 0.5
+            assert held[label] >= min(count - 1, count * fraction - 0.5)
         else:
             assert held[label] == 0  # its only clip is there to be learned
 
@@ -102,6 +102,8 @@ def test_whole_groups_of_one_class():
             continue
         check_partition(splits, after)
         held = Counter(example.label for example in after.valid)
+        if len({example.group for example in after.valid}) == 1:  # every group is too large: the least bad one
+            continue
         for label in counts:
             largest = max(size for group, size in sizes.items() if group[0] == label)
             assert abs(held[label] - target[label]) <= largest / 2, (case, label)

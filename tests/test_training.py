@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,8 +258,10 @@ class TestData:
 
     def test_valid_of_its_own(self, tones, quick, tmp_path):
         valid = tones / "test"
-        with pytest.raises(DatasetError, match="leave it in one of them"):
+        with pytest.raises(ConfigError, match=r"has a valid part of its own \(12 clips\), and valid= gives another"):
             audioclf.train(tones, valid, output_dir=tmp_path / "out", **quick)
+        with pytest.raises(DatasetError, match="leave it in one of them"):
+            audioclf.train(valid, valid, output_dir=tmp_path / "out", **quick)
         result = audioclf.train(tones / "train", valid, output_dir=tmp_path / "out", **{**quick, "num_epochs": 1})
         metadata = json.loads((result.checkpoint_dir / "audioclf.json").read_text())
         assert metadata["data"]["num_clips"] == {"train": 36, "valid": 12}
@@ -337,16 +340,20 @@ class TestOutputFolder:
             audioclf.train(tones, epochs=3)
 
 
-def test_ctrl_c_leaves_a_valid_last_checkpoint(tones, quick, tmp_path):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_ctrl_c_leaves_a_valid_last_checkpoint(tones, quick, tmp_path, num_workers):
+    """As a terminal sends it: to the main process and its workers alike."""
     tiny_config().to_json_file(tmp_path / "config.json")
     command = [sys.executable, "-m", "audioclf", "train", str(tones), "--model", str(tmp_path / "config.json")]
     command += ["--output-dir", str(tmp_path / "out"), "--num-epochs", "100000", "--logging-steps", "1"]
-    command += ["--cache-dir", quick["cache_dir"], "--batch-size", "4"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += ["--cache-dir", quick["cache_dir"], "--batch-size", "4", "--num-workers", str(num_workers)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     history = tmp_path / "out" / "history.jsonl"
     while process.poll() is None and not (history.exists() and history.stat().st_size):
-        os.sched_yield()
-    process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Interrupted after step" in out

@@ -1,10 +1,13 @@
 """Unpacking archives that came from elsewhere: nothing may be written outside the folder, or without bound."""
 
 import hashlib
+import lzma
 import os
+import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from ..errors import DatasetError
@@ -43,8 +46,9 @@ def unpack(archive: str | Path, into: str | Path, max_bytes: int) -> Path:
         except OSError:
             if not folder.is_dir():  # else another process was quicker, with the same content
                 raise
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DatasetError(f"{str(archive)!r} cannot be unpacked ({error}); fetch it again.") from error
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        reason = str(error).split("\n")[0]
+        raise DatasetError(f"{str(archive)!r} cannot be unpacked ({reason}); fetch it again.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -56,7 +60,7 @@ def _unpack_members(archive: Path, folder: Path, max_bytes: int) -> None:
         for number, member in enumerate(tar):
             where = f"{str(archive)!r} holds {member.name!r}"
             path = PurePosixPath(member.name.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0:1]:
+            if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", member.name):
                 raise DatasetError(f"{where}, which leads outside its folder; this archive is not to be trusted.")
             if not (member.isreg() or member.isdir()):
                 raise DatasetError(f"{where}, which is a link or a device; this archive is not to be trusted.")
@@ -73,3 +77,6 @@ def _unpack_members(archive: Path, folder: Path, max_bytes: int) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tar.extractfile(member) as source, open(target, "wb") as sink:
                 shutil.copyfileobj(source, sink, COPY_BYTES)
+        # tarfile stops at the end mark; reading on makes the decompressor compare its checksum.
+        while tar.fileobj.read(COPY_BYTES):
+            pass

@@ -42,7 +42,9 @@ class Example:
     def name(self) -> str:
         """What to call the clip in a message: its path, and its part where it is one."""
         name = self.audio if isinstance(self.audio, str) else self.audio.name
-        return name if self.start is None and self.end is None else f"{name} [{self.start or 0:g}-{self.end or ''} s]"
+        if self.start is None and self.end is None:
+            return name
+        return f"{name} [{self.start or 0.0}-{'' if self.end is None else self.end} s]"
 
     def identity(self) -> str:
         """A string that changes when the clip's sound may have."""
@@ -140,14 +142,16 @@ def make_splits(
     Raises:
         DatasetError: for no examples, a label not in `labels`, fewer than two classes, or a clip in two parts.
     """
-    examples = list(examples)
+    examples = [replace(e, split=e.split and split_name(e.split, name)) for e in examples]
     if not examples:
         raise DatasetError(f"{name}: holds no clips.")
+    if isinstance(labels, str):
+        raise DatasetError(f"{name}: labels={labels!r} must be a list of class names.")
     found = {example.label for example in examples}
     if labels is None:
         labels = sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
     if len(set(labels)) < len(labels):
-        raise DatasetError(f"{name}: labels names {_first_repeated(labels)!r} twice.")
+        raise DatasetError(f"{name}: {_first_repeated(labels)!r} stands twice in labels.")
     known = set(labels)
     for example in examples:
         if example.label not in known:
@@ -165,17 +169,18 @@ def make_splits(
 def cut_valid(splits: AudioSplits, fraction: float, seed: int) -> AudioSplits:
     """Moves a share of train to valid: seeded, each class in proportion, no group on both sides.
 
-    Without groups every class of two or more clips gives at least one. With groups the shares are as near to the
-    fraction as whole groups allow.
+    Without groups every class of two or more clips gives at least one, and keeps one. With groups the shares are as
+    near to the fraction as whole groups allow; where every group is larger, one is held out.
 
     Raises:
         DatasetError: when train has too few clips or groups to be cut.
     """
     chosen = _choose(splits.train, fraction, np.random.default_rng(seed))
-    if not chosen or len(chosen) == len(splits.train):
+    if not chosen:
         raise DatasetError(
             f"{splits.name}: {len(splits.train)} training clips in {len({e.group for e in splits.train})} group(s) "
-            f"cannot be cut into {1 - fraction:.0%} train and {fraction:.0%} valid; give a valid part of its own."
+            f"cannot be cut into {1 - fraction:.0%} train and {fraction:.0%} valid; give a valid part of its own, "
+            "or another valid_fraction."
         )
     return replace(
         splits,
@@ -191,40 +196,56 @@ def _choose(examples: Sequence[Example], fraction: float, rng: np.random.Generat
         members[example.group if example.group is not None else index].append(index)
     totals = Counter(example.label for example in examples)
     target = {label: max(1, round(count * fraction)) if count > 1 else 0 for label, count in totals.items()}
-    chosen: set[int] = set()
+    target = {label: min(number, totals[label] - 1) for label, number in target.items()}
     held: Counter[str] = Counter()
+
+    def change(counts: Counter[str]) -> float:
+        """What a group with these labels adds to the squared distance from the target; inf if it empties a class."""
+        if any(held[label] + count >= totals[label] for label, count in counts.items()):
+            return float("inf")
+        return sum(count * (count - 2 * (target[label] - held[label])) for label, count in counts.items())
+
     groups = list(members.values())
+    counts = [Counter(examples[index].label for index in group) for group in groups]
     # Large groups first, in random order among equals: the small ones then fill what is missing.
-    order = sorted(rng.permutation(len(groups)), key=lambda i: -len(groups[i]))
+    order = sorted(rng.permutation(len(groups)), key=lambda number: -len(groups[number]))
+    chosen = []
     for number in order:
-        counts = Counter(examples[index].label for index in groups[number])
-        before = sum((target[label] - held[label]) ** 2 for label in counts)
-        after = sum((target[label] - held[label] - count) ** 2 for label, count in counts.items())
-        if after < before:
-            chosen.update(groups[number])
-            held.update(counts)
-    return chosen
+        if change(counts[number]) < 0:
+            chosen.append(number)
+            held.update(counts[number])
+    if not chosen:  # every group is far too large: the least bad one is better than none
+        best = min(order, key=lambda number: change(counts[number]))
+        if change(counts[best]) < float("inf"):
+            chosen = [best]
+    return {index for number in chosen for index in groups[number]}
 
 
 def _check_no_shared_clip(splits: AudioSplits) -> None:
     """Raises when a clip, or overlapping pieces of one file, stand in two parts, or twice with different labels."""
-    seen: dict[Any, list[tuple[float, float, str, Example]]] = defaultdict(list)
+    files: dict[str, list[tuple[float, float, str, Example]]] = defaultdict(list)
     for part, examples in splits.parts.items():
         for example in examples:
             key = os.path.abspath(example.audio) if isinstance(example.audio, str) else example.audio.identity
-            begin, end = example.start or 0.0, float("inf") if example.end is None else example.end
-            for other_begin, other_end, other_part, other in seen[key]:
-                if begin < other_end and other_begin < end:
-                    if other_part != part:
-                        raise DatasetError(
-                            f"{splits.name}: {example.name} is in {other_part} and in {part}; leave it in one of them."
-                        )
-                    if other.label != example.label and (begin, end) == (other_begin, other_end):
-                        raise DatasetError(
-                            f"{splits.name}: {example.name} has two labels, {other.label!r} and {example.label!r}; "
-                            "leave it with one."
-                        )
-            seen[key].append((begin, end, part, example))
+            end = float("inf") if example.end is None else example.end
+            files[key].append((example.start or 0.0, end, part, example))
+    for pieces in files.values():
+        pieces.sort(key=lambda piece: piece[:2])
+        reach: dict[str, float] = {}  # how far the pieces of each part go, of those that begin no later
+        before: tuple[float, float, str, Example] | None = None
+        for begin, end, part, example in pieces:
+            for other, other_end in reach.items():
+                if other != part and begin < other_end:
+                    raise DatasetError(
+                        f"{splits.name}: {example.name} is in {other} and in {part}; leave it in one of them."
+                    )
+            if before and before[:2] == (begin, end) and before[3].label != example.label:
+                raise DatasetError(
+                    f"{splits.name}: {example.name} has two labels, {before[3].label!r} and {example.label!r}; "
+                    "leave it with one."
+                )
+            reach[part] = max(reach.get(part, 0.0), end)
+            before = (begin, end, part, example)
 
 
 def _shared_group_notes(splits: AudioSplits) -> list[str]:

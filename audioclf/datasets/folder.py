@@ -13,43 +13,44 @@ METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 def examples(root: str | Path) -> list[Example]:
     """The clips below a folder of class folders, in the order of their paths.
 
-    Folders are splits when all of them have a split's name and hold class folders themselves; a class that happens
-    to be called "train" is a class.
+    Folders are splits when all that hold audio have a split's name and hold class folders themselves; a class that
+    happens to be called "train" is a class.
 
     Raises:
-        DatasetError: when there are no class folders, or no audio in them.
+        DatasetError: when there are no class folders with audio in them.
     """
     root = Path(root)
-    folders = _folders(root)
+    folders = [folder for folder in _folders(root) if audio_files(folder)]
     if not folders:
         raise DatasetError(
-            f"{str(root)!r} has no folders in it: expected one folder of audio files a class, "
+            f"{str(root)!r} has no folders with audio files in it: expected one folder a class, "
             "or a metadata.csv that lists file_name and label."
         )
     if all(folder.name.lower() in SPLIT_NAMES and _folders(folder) for folder in folders):
-        found = [
+        return [
             example for folder in folders for example in _class_folders(folder, split=SPLIT_NAMES[folder.name.lower()])
         ]
-    else:
-        found = _class_folders(root, split=None)
-    if not found:
-        raise DatasetError(f"{str(root)!r} has class folders but no audio files in them.")
-    return found
+    return _class_folders(root, split=None)
 
 
 def metadata_files(root: str | Path) -> list[Path]:
-    """The AudioFolder metadata of a data set: one file at the root, or one in each split's folder."""
+    """The AudioFolder metadata of a data set: one file at the root, or one in each split's folder.
+
+    Raises:
+        DatasetError: when one split's folder has metadata and another none.
+    """
     root = Path(root)
     for name in METADATA_NAMES:
         if (root / name).is_file():
             return [root / name]
-    return [
-        folder / name
-        for folder in _folders(root)
-        if folder.name.lower() in SPLIT_NAMES
-        for name in METADATA_NAMES
-        if (folder / name).is_file()
-    ]
+    splits = [folder for folder in _folders(root) if folder.name.lower() in SPLIT_NAMES]
+    tables = {folder: [folder / name for name in METADATA_NAMES if (folder / name).is_file()][:1] for folder in splits}
+    bare = [folder.name for folder, found in tables.items() if not found and audio_files(folder)]
+    if bare and any(tables.values()):
+        raise DatasetError(
+            f"{str(root)!r}: the split {bare[0]!r} has no metadata.csv or metadata.jsonl, as others have."
+        )
+    return [table for found in tables.values() for table in found]
 
 
 def audio_files(root: str | Path) -> list[Path]:

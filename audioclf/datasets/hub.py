@@ -24,14 +24,17 @@ def fetch(hub_id: str, config_name: str | None = None) -> Any:
 
     try:
         return datasets.load_dataset(hub_id, config_name)
-    except RuntimeError as error:
-        if "scripts are no longer supported" not in str(error):
-            raise
-        raise DatasetError(
-            f"{hub_id!r} is a data set with a loading script, which no longer runs: load its parquet form with "
-            f"datasets.load_dataset({hub_id!r}, revision='refs/convert/parquet') and give the result instead."
-        ) from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what a network client may raise has no common base
+        if "scripts are no longer supported" in str(error):
+            raise DatasetError(
+                f"{hub_id!r} is a data set with a loading script, which no longer runs: load its parquet form with "
+                f"datasets.load_dataset({hub_id!r}, revision='refs/convert/parquet') and give the result instead."
+            ) from error
+        if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
+            choices = " ".join(str(error).split())
+            raise DatasetError(
+                f"{hub_id!r} has several configurations; choose one with protocol= ({choices})."
+            ) from error
         reason = str(error).strip().split("\n")[0]
         raise DatasetError(
             f"{hub_id!r} is no file or folder here, and could not be fetched from the hub "
@@ -62,10 +65,11 @@ def examples(
     else:
         parts = {None: data}
     found: list[Example] = []
-    labels = None
+    labels: list[str] | None = None
     for split, part in parts.items():
-        clips, labels = _part_examples(part, split, name, label_column, group_column)
+        clips, class_names = _part_examples(part, split, name, label_column, group_column)
         found += clips
+        labels = labels or class_names
     return found, labels
 
 
@@ -87,23 +91,28 @@ def _part_examples(
         )
     feature = part.features[label_column]
     class_names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    values = part.with_format(None).select_columns([label_column])[:][label_column]
-    groups = [None] * len(part) if group_column is None else part.select_columns([group_column])[:][group_column]
+    values = _values(part, label_column)
+    groups = [None] * len(part) if group_column is None else _values(part, group_column)
     audio = (
         part.with_format(None).select_columns([audio_column]).cast_column(audio_column, datasets.Audio(decode=False))
     )
     found = []
     for row, (value, group) in enumerate(zip(values, groups, strict=True)):
-        if value is None or isinstance(value, list) or (class_names and value < 0):
+        if value in (None, "") or isinstance(value, (list, dict)) or (class_names and value < 0):
             raise DatasetError(f"{name}: row {row} of {split or 'the data'} has no single label ({value!r}).")
         source = AudioSource(
-            name=f"{name}, {split or 'row'} {row}",
+            name=f"{name}, {split or ''} row {row}".replace("  ", " "),
             identity=f"{part._fingerprint}:{row}",
             read=lambda row=row: audio[row][audio_column],
         )
         label = class_names[value] if class_names else str(value)
         found.append(Example(audio=source, label=label, split=split, group=None if group is None else str(group)))
     return found, class_names
+
+
+def _values(part: Any, column: str) -> list:
+    """A column as plain Python values, whatever format the data set gives out."""
+    return part.with_format(None).select_columns([column])[:][column]
 
 
 def _label_column(part: Any, name: str, wanted: str | None) -> str:

@@ -63,6 +63,8 @@ def load_dataset(
         _refuse("demo", options, allowed=("root",))
         clips = demo.load(root or cache_dir)
         return make_splits(clips, name="demo", labels=demo.STYLES, notes=(demo.NOTE,))
+    if not str(name_or_path):
+        raise DatasetError("'': no such file or folder.")
     path = Path(name_or_path).expanduser()
     if path.exists():
         return _from_path(path, options)

@@ -38,26 +38,29 @@ def examples(
     rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
     if not rows:
         raise DatasetError(f"{str(path)!r} lists no clips.")
-    columns = list(rows[0][1])
+    columns = list(dict.fromkeys(column for _, row in rows for column in row))
     path_column = _column(path, columns, None, PATH_COLUMNS, "path")
     label_column = _column(path, columns, label_column, LABEL_COLUMNS, "label_column")
     if group_column is not None:
         _column(path, columns, group_column, (), "group_column")
-    elif "group" in columns:
-        group_column = "group"
+    usual_group = group_column is None and "group" in columns
     if fold is not None:
         _check_fold(path, columns, rows, fold)
     found = []
     for number, row in rows:
         where = f"{str(path)!r}, line {number}"
+        start, end = _seconds(row, "start", where), _seconds(row, "end", where)
+        if end is not None and end <= (start or 0.0):
+            raise DatasetError(f"{where}: the end, {end:g} s, is not after the start, {start or 0.0:g} s.")
         found.append(
             Example(
                 audio=str(_clip_path(path, _text(row, path_column, where))),
                 label=_text(row, label_column, where),
                 split=_row_split(row, where, fold, split),
-                group=None if group_column is None else _text(row, group_column, where),
-                start=_seconds(row, "start", where),
-                end=_seconds(row, "end", where),
+                # The usual column may have gaps; one that was asked for may not.
+                group=_optional(row, "group") if usual_group else group_column and _text(row, group_column, where),
+                start=start,
+                end=end,
             )
         )
     return found
@@ -72,11 +75,18 @@ def _read_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
             file.seek(0)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             reader.fieldnames = [(name or "").strip() for name in reader.fieldnames or []]
-            return [(reader.line_num, row) for row in reader]
+            rows = [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
         raise DatasetError(f"{str(path)!r} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
     except csv.Error as error:
-        raise DatasetError(f"{str(path)!r} is no proper table ({error}).") from error
+        raise DatasetError(f"{str(path)!r}, line {reader.line_num}: is no proper table ({error}).") from error
+    for number, row in rows:
+        if None in row:
+            raise DatasetError(
+                f"{str(path)!r}, line {number}: has more cells than the header; put quotes around what holds a "
+                f"{delimiter!r}."
+            )
+    return rows
 
 
 def _read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -115,12 +125,17 @@ def _column(path: Path, columns: Sequence[str], wanted: str | None, usual: Seque
 
 def _text(row: dict[str, Any], column: str, where: str) -> str:
     value = row.get(column)
-    if isinstance(value, list):
-        raise DatasetError(f"{where}: {column} is a list; audioclf trains one label a clip.")
+    if isinstance(value, (list, dict)):
+        raise DatasetError(f"{where}: {column} is {value!r}; it must be a single text or number.")
     text = "" if value is None else str(value).strip()
     if not text:
         raise DatasetError(f"{where}: {column} is empty.")
     return text
+
+
+def _optional(row: dict[str, Any], column: str) -> str | None:
+    value = row.get(column)
+    return None if value is None or not str(value).strip() else str(value).strip()
 
 
 def _clip_path(table: Path, text: str) -> Path:
