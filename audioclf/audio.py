@@ -80,6 +80,11 @@ def load(source: Any, sampling_rate: int, start: float | None = None, end: float
     return waveform
 
 
+def num_samples(seconds: float, sampling_rate: int) -> int:
+    """Samples of so many seconds, at least one."""
+    return max(1, round(seconds * sampling_rate))
+
+
 def is_audio_path(path: str | os.PathLike) -> bool:
     """Whether a path looks like audio; hidden files and the `._*` shadows that macOS leaves do not count."""
     path = Path(path)

@@ -106,7 +106,7 @@ def decode(
     set_aside = {ordered[i].name: reason for i, reason in store.errors.items()}
     _judge(list(store.errors.values()), len(ordered), bad_audio)
     position = {example: i for i, example in enumerate(ordered)}
-    max_samples = None if max_seconds is None else round(max_seconds * sampling_rate)
+    max_samples = None if max_seconds is None else audio.num_samples(max_seconds, sampling_rate)
     parts = {
         name: _part(
             store,

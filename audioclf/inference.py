@@ -99,7 +99,7 @@ class Classifier:
             return audio.load(sound, self.sampling_rate)
         # A second more than is used: the resampler's last samples depend on whether the sound goes on.
         waveform = audio.load(sound, self.sampling_rate, end=self.max_seconds + 1.0)
-        return waveform[: round(self.max_seconds * self.sampling_rate)]
+        return waveform[: audio.num_samples(self.max_seconds, self.sampling_rate)]
 
     def _top(self, probabilities: np.ndarray, top_k: int | None) -> list[list[dict[str, Any]]]:
         orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]

@@ -24,7 +24,7 @@ from .metrics import is_better
 from .models.classifier import AudioClassifier, Loss, build_loss, freeze
 from .models.frontend import min_samples
 from .progress import Reporter
-from .runtime import choose_device, choose_precision
+from .runtime import choose_precision
 from .sampling import make_loader
 
 RUN_FILES = ("best", "last", "tensorboard", "history.jsonl", "config.json")
@@ -92,6 +92,7 @@ class Run:
 
 def set_up(
     config: TrainConfig,
+    device: torch.device,
     output_dir: Path,
     splits: AudioSplits,
     decoded: DecodedSplits,
@@ -99,7 +100,6 @@ def set_up(
     extractor: Wav2Vec2FeatureExtractor,
 ) -> Run:
     """Puts together what the loop needs and writes the run's config.json."""
-    device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     model.to(device)
     freeze(model, config.freeze)

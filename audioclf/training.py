@@ -26,7 +26,7 @@ from .models.backbone import load_feature_extractor
 from .models.classifier import build_classifier, load_classifier
 from .progress import results_table
 from .run import Run, StepLog, prepare_output_dir, set_up
-from .runtime import seed_everything
+from .runtime import choose_device, seed_everything
 from .schedule import learning_rate_factor, num_warmup_steps
 
 MAX_SKIPPED_IN_A_ROW = 20
@@ -77,6 +77,7 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
         >>> result.best_metrics["accuracy"], result.checkpoint_dir  # doctest: +SKIP
     """
     config = TrainConfig.from_overrides(config, overrides)
+    device = choose_device(config.device)
     output_dir = prepare_output_dir(config)
     splits = _load_splits(data, valid, config)
     seed_everything(config.seed)
@@ -91,7 +92,7 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
         cache_dir=config.cache_dir,
         progress=config.progress,
     )
-    run = set_up(config, output_dir, splits, decoded, model, extractor)
+    run = set_up(config, device, output_dir, splits, decoded, model, extractor)
     try:
         _announce(run, splits, decoded)
         _loop(run)

@@ -165,6 +165,14 @@ class TestAudioFolder:
         assert listing(tmp_path, splits.valid) == {f"{valid}/{valid} 1.wav": "a", f"{valid}/{valid} 2.wav": "b"}
         assert {part: len(examples) for part, examples in splits.parts.items()} == {"train": 2, "valid": 2, "test": 2}
 
+    def test_at_the_root_over_split_folders(self, tmp_path):
+        """As AudioFolder has it: the folder tells the split where the table does not."""
+        lay(tmp_path, "metadata.csv", text="file_name,label\ntrain/1.wav,a\ntrain/2.wav,b\ntest/1.wav,a\n")
+        splits = load_dataset(tmp_path)
+        assert {part: len(examples) for part, examples in splits.parts.items()} == {"train": 2, "test": 1}
+        lay(tmp_path, "metadata.csv", text="file_name,label\ntrain/1.wav,a\nother/2.wav,b\n")
+        assert list(load_dataset(tmp_path).parts) == ["train"]
+
     def test_options_of_a_manifest_are_known(self, tmp_path):
         lay(tmp_path, "metadata.csv", text="file_name,mood,singer\n1.wav,sad,A\n2.wav,gay,B\n")
         splits = load_dataset(tmp_path, label_column="mood", group_column="singer", labels=["sad", "gay"])

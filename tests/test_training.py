@@ -335,6 +335,12 @@ class TestOutputFolder:
         with pytest.raises(ConfigError, match="cannot be used"):
             audioclf.train(tones, output_dir=tmp_path / "out", **quick)
 
+    def test_a_device_that_is_not_here_is_told_before_anything_is_done(self, tones, quick, tmp_path):
+        absent = "cuda" if not torch.cuda.is_available() else "mps"
+        with pytest.raises(ConfigError, match=f"device='{absent}' is not available on this machine; use device='auto'"):
+            audioclf.train(tones, output_dir=tmp_path / "out", **{**quick, "device": absent})
+        assert not (tmp_path / "out").exists()
+
     def test_unknown_option(self, tones):
         with pytest.raises(ConfigError, match=r"no option 'epochs'; did you mean 'num_epochs'\?"):
             audioclf.train(tones, epochs=3)

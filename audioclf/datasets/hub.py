@@ -96,12 +96,13 @@ def _part_examples(
     audio = (
         part.with_format(None).select_columns([audio_column]).cast_column(audio_column, datasets.Audio(decode=False))
     )
+    where = f"{name}, {split}" if split else name
     found = []
     for row, (value, group) in enumerate(zip(values, groups, strict=True)):
         if value in (None, "") or isinstance(value, (list, dict)) or (class_names and value < 0):
             raise DatasetError(f"{name}: row {row} of {split or 'the data'} has no single label ({value!r}).")
         source = AudioSource(
-            name=f"{name}, {split or ''} row {row}".replace("  ", " "),
+            name=f"{where}, row {row}",
             identity=f"{part._fingerprint}:{row}",
             read=lambda row=row: audio[row][audio_column],
         )

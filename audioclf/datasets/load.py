@@ -8,7 +8,7 @@ from typing import Any
 from ..config import default_cache_dir
 from ..errors import ConfigError, DatasetError
 from . import demo, folder, gtzan, hub, manifest
-from .base import AudioSplits, make_splits
+from .base import SPLIT_NAMES, AudioSplits, make_splits
 
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
@@ -85,7 +85,10 @@ def _from_path(path: Path, options: dict[str, Any]) -> AudioSplits:
             clip
             for table in folder.metadata_files(path)
             for clip in manifest.examples(
-                table, **columns, split=None if table.parent == path else folder.SPLIT_NAMES[table.parent.name.lower()]
+                table,
+                **columns,
+                split=None if table.parent == path else SPLIT_NAMES[table.parent.name.lower()],
+                split_folders=table.parent == path and columns["fold"] is None,
             )
         ]
         return make_splits(clips, name=path.name, labels=labels)

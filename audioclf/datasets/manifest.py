@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import nearest
 from ..errors import DatasetError
-from .base import Example, split_name
+from .base import SPLIT_NAMES, Example, split_name
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl")
 PATH_COLUMNS = ("path", "file_name", "filename", "file", "audio", "audio_path", "filepath")
@@ -22,6 +22,7 @@ def examples(
     group_column: str | None = None,
     fold: int | str | None = None,
     split: str | None = None,
+    split_folders: bool = False,
 ) -> list[Example]:
     """The clips of a table, in its order. Relative paths are relative to the table's own folder.
 
@@ -30,6 +31,7 @@ def examples(
         group_column: Column of the groups; `group` when there is one.
         fold: Value in the column `fold` that is test; the other rows are train.
         split: Split of every row, for a table that stands in a split's folder.
+        split_folders: Where the table names no splits and every path begins with a split's folder, take it from there.
 
     Raises:
         DatasetError: for a table that cannot be read or lacks a column, naming the row where one is wrong.
@@ -43,6 +45,7 @@ def examples(
     label_column = _column(path, columns, label_column, LABEL_COLUMNS, "label_column")
     if group_column is not None:
         _column(path, columns, group_column, (), "group_column")
+    by_folder = split_folders and "split" not in columns and all(_folder_split(row, path_column) for _, row in rows)
     usual_group = group_column is None and "group" in columns
     if fold is not None:
         _check_fold(path, columns, rows, fold)
@@ -56,7 +59,7 @@ def examples(
             Example(
                 audio=str(_clip_path(path, _text(row, path_column, where))),
                 label=_text(row, label_column, where),
-                split=_row_split(row, where, fold, split),
+                split=_folder_split(row, path_column) if by_folder else _row_split(row, where, fold, split),
                 # The usual column may have gaps; one that was asked for may not.
                 group=_optional(row, "group") if usual_group else group_column and _text(row, group_column, where),
                 start=start,
@@ -152,6 +155,11 @@ def _row_split(row: dict[str, Any], where: str, fold: int | str | None, split: s
     if split is not None or not str(row.get("split") or "").strip():
         return split
     return split_name(row["split"], where)
+
+
+def _folder_split(row: dict[str, Any], path_column: str) -> str | None:
+    """The split that the first folder of a row's path stands for."""
+    return SPLIT_NAMES.get(str(row.get(path_column)).replace("\\", "/").split("/")[0].strip().lower())
 
 
 def _check_fold(path: Path, columns: Sequence[str], rows: list[tuple[int, dict[str, Any]]], fold: int | str) -> None:
