@@ -92,11 +92,11 @@ def build(
     folder = Path(cache_dir).expanduser() / "waveforms" / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        rows = _read_journal(folder)
-        if len(rows) < len(identities):
-            with FileLock(folder / "lock"):
-                _fill(folder, len(identities), decode, progress)
-            rows = _read_journal(folder)
+        with FileLock(folder / "lock"):
+            rows = _readable_rows(_read_journal(folder), decode)
+            if len(rows) < len(identities):
+                _fill(folder, rows, len(identities), decode, progress)
+                rows = _read_journal(folder)
     except OSError as error:
         raise AudioclfError(
             f"The cache of decoded audio in {str(folder)!r} cannot be written ({error.strerror or error}): "
@@ -127,9 +127,18 @@ def clear(cache_dir: str | Path) -> int:
     return freed
 
 
-def _fill(folder: Path, num_clips: int, decode: Callable[[int], np.ndarray], progress: bool) -> None:
-    """Decodes, in order, all clips that the journal lacks."""
-    rows = _read_journal(folder)
+def _readable_rows(rows: list[dict[str, Any]], decode: Callable[[int], np.ndarray]) -> list[dict[str, Any]]:
+    """The rows before the first clip that failed once and can be read now (its permissions, its disk mended)."""
+    for index, row in enumerate(rows):
+        if "error" in row and not isinstance(_attempt(decode, index), AudioError):
+            return rows[:index]
+    return rows
+
+
+def _fill(
+    folder: Path, rows: list[dict[str, Any]], num_clips: int, decode: Callable[[int], np.ndarray], progress: bool
+) -> None:
+    """Keeps the clips of `rows` and decodes, in order, all that come after them."""
     samples_path, journal_path = folder / "samples.f32", folder / "journal.jsonl"
     # What was being written when an earlier build was cut off goes; what is whole stays.
     _truncate(samples_path, sum(row["length"] for row in rows) * BYTES_PER_SAMPLE)
@@ -173,26 +182,26 @@ def _commit(samples: BinaryIO, journal: BinaryIO, lines: list[bytes]) -> None:
 
 def _decoded(clips: range, decode: Callable[[int], np.ndarray]) -> Iterator[np.ndarray | AudioError]:
     """Decodes in parallel, yields in order, at most a few clips ahead."""
-
-    def attempt(index: int) -> np.ndarray | AudioError:
-        try:
-            return decode(index)
-        except AudioError as error:
-            return error
-        except OSError as error:  # of the clip, not of the store
-            return AudioError(f"clip {index}: cannot be read ({error}).")
-
     num_threads = os.cpu_count() or 1
     remaining = iter(clips)
     with ThreadPoolExecutor(num_threads) as pool:
-        queue: list[Future] = [pool.submit(attempt, index) for index in islice(remaining, 2 * num_threads)]
+        queue: list[Future] = [pool.submit(_attempt, decode, index) for index in islice(remaining, 2 * num_threads)]
         try:
             while queue:
                 waveform = queue.pop(0).result()
-                queue.extend(pool.submit(attempt, index) for index in islice(remaining, 1))
+                queue.extend(pool.submit(_attempt, decode, index) for index in islice(remaining, 1))
                 yield waveform
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _attempt(decode: Callable[[int], np.ndarray], index: int) -> np.ndarray | AudioError:
+    try:
+        return decode(index)
+    except AudioError as error:
+        return error
+    except OSError as error:  # of the clip, not of the store
+        return AudioError(f"clip {index}: cannot be read ({error}).")
 
 
 def _read_journal(folder: Path) -> list[dict[str, Any]]:

@@ -48,16 +48,21 @@ def train(
 
     Args:
         data: gtzan, demo, a folder of class folders, a CSV, TSV or JSON-lines manifest, or a hub data set id.
-        valid: Validation data of its own; else the data's valid part, else a share of train.
+        valid: Validation data of its own, read with the same columns and labels; else the data's valid part, else a
+            share of train.
         options: How to read the data set.
         config: Options of the run.
     """
     from .datasets.load import load_dataset
 
     splits = load_dataset(data, **vars(options), cache_dir=config.cache_dir)
+    held_out = None
+    if valid is not None:
+        shared = {name: getattr(options, name) for name in ("label_column", "group_column", "labels")}
+        held_out = load_dataset(valid, **shared, cache_dir=config.cache_dir)
     from .training import train as run  # torch is slow to import; a wrong path is told before
 
-    run(splits, valid, config=config)
+    run(splits, held_out, config=config)
     return 0
 
 

@@ -121,7 +121,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            _check_choice(name, getattr(self, name), choices)
+            check_choice(name, getattr(self, name), choices)
         for name in ("output_dir", "cache_dir", "model"):
             if isinstance(getattr(self, name), Path):
                 object.__setattr__(self, name, str(getattr(self, name)))
@@ -134,12 +134,12 @@ class TrainConfig:
         if not isinstance(self.model, str) and not hasattr(self.model, "model_type"):
             raise ConfigError(f"model={self.model!r} is no hub id, folder, config.json or transformers config.")
         for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
-            _check_int(name, getattr(self, name), minimum=1)
+            check_int(name, getattr(self, name), minimum=1)
         for name in ("eval_batch_size", "patience"):
             if getattr(self, name) is not None:
-                _check_int(name, getattr(self, name), minimum=1)
-        _check_int("num_workers", self.num_workers, minimum=0)
-        _check_int("seed", self.seed, minimum=0, maximum=2**32 - 1)
+                check_int(name, getattr(self, name), minimum=1)
+        check_int("num_workers", self.num_workers, minimum=0)
+        check_int("seed", self.seed, minimum=0, maximum=2**32 - 1)
         for name in ("learning_rate", "max_grad_norm", "max_seconds"):
             _check_number(name, getattr(self, name), above=0)
         if self.head_learning_rate is not None:
@@ -186,17 +186,19 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raises `ConfigError` for a value that is not one of the choices."""
     if value not in choices:
         raise ConfigError(f"{name}={value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}")
 
 
 def _check_named_or_callable(name: str, value: str | Callable, choices: tuple[str, ...]) -> None:
     if not callable(value):
-        _check_choice(name, value, choices)
+        check_choice(name, value, choices)
 
 
-def _check_int(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:
+def check_int(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:
+    """Raises `ConfigError` for what is no whole number in the range."""
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise ConfigError(f"{name}={value!r} must be a whole number of at least {minimum}.")
     if maximum is not None and value > maximum:

@@ -43,7 +43,7 @@ def evaluate_loader(
         for batch in loader:
             labels = batch["labels"].to(device)
             logits = forward(model, batch, device, precision)
-            total_loss += float(clip_losses(loss_function, logits, labels).double().sum())
+            total_loss += float(clip_losses(loss_function, logits, labels).cpu().double().sum())
             targets += labels.tolist()
             predictions += logits.argmax(dim=-1).tolist()
     confusion = confusion_matrix(targets, predictions, num_classes)

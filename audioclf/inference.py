@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from . import audio
 from .clips import decode
 from .collate import Collator
-from .config import Device, Precision
+from .config import BadAudio, Device, Precision, check_choice, check_int
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
 from .errors import DatasetError
@@ -71,12 +71,15 @@ class Classifier:
             >>> classifier("song.wav", top_k=1)  # doctest: +SKIP
             [{'label': 'blues', 'score': 0.91}]
         """
+        if top_k is not None:
+            check_int("top_k", top_k, minimum=1)
         if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, dict)):
             return self._top(self.probabilities([inputs], batch_size), top_k)[0]
         return self._top(self.probabilities(inputs, batch_size), top_k)
 
     def probabilities(self, inputs: Iterable[Any], batch_size: int = 8) -> np.ndarray:
         """Class probabilities (N, C) float32 of many sounds, in their order."""
+        check_int("batch_size", batch_size, minimum=1)
         inputs = list(inputs)
         chunk = CHUNK_BATCHES * batch_size
         rows = [self._chunk_probabilities(inputs[i : i + chunk], batch_size) for i in range(0, len(inputs), chunk)]
@@ -162,6 +165,8 @@ def evaluate(
     Raises:
         DatasetError: when the data has no such part, or a label that the checkpoint does not know.
     """
+    check_int("batch_size", batch_size, minimum=1)
+    check_choice("bad_audio", bad_audio, get_args(BadAudio))
     if not isinstance(classifier, Classifier):
         classifier = load(classifier)
     splits = _part_only(load_dataset(data, cache_dir=cache_dir), split_name(split, "split"), classifier.labels)

@@ -36,19 +36,16 @@ class Reporter:
         self._file = (output_dir / "history.jsonl").open("w", encoding="utf-8")
         self._board = SummaryWriter(str(output_dir / "tensorboard"))
         self._bar = tqdm(total=num_steps, desc="training", unit="step", disable=not show, dynamic_ncols=True)
-        self._start = self._last_time = time.monotonic()
+        self._start = time.monotonic()
 
     def advance(self) -> None:
         """Moves the bar by one optimizer step."""
         self._bar.update()
 
     def step(
-        self, *, epoch: int, step: int, loss: float, learning_rate: float, grad_norm: float, num_clips: int
+        self, *, epoch: int, step: int, loss: float, learning_rate: float, grad_norm: float, clips_per_second: float
     ) -> None:
-        """A row of the training: `num_clips` were seen since the last one."""
-        now = time.monotonic()
-        clips_per_second = num_clips / max(now - self._last_time, 1e-9)
-        self._last_time = now
+        """A row of the training: means since the last one."""
         values = {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
         self._record("step", epoch, step, values, clips_per_second=clips_per_second)
         for name, value in {**values, "clips_per_second": clips_per_second}.items():
@@ -71,7 +68,6 @@ class Reporter:
             f"epoch {epoch}: valid loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.3f} "
             f"[{low:.3f}, {high:.3f}], macro F1 {metrics['macro_f1']:.3f}{' *' if is_best else ''}"
         )
-        self._last_time = time.monotonic()  # evaluation does not count in the clips a second
 
     def end(self, *, epoch: int, step: int, **values: Any) -> None:
         """The last row."""

@@ -1,14 +1,16 @@
 """What a training run works with: its state, and the model, data and optimizer put together from the options."""
 
+import contextlib
 import math
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Wav2Vec2FeatureExtractor
 
@@ -54,11 +56,12 @@ class State:
 
 
 class StepLog:
-    """Mean loss and number of clips since the last row of the history."""
+    """Mean loss, number of clips and seconds of training since the last row of the history."""
 
     def __init__(self) -> None:
         self.losses: list[Tensor] = []
         self.num_clips = 0
+        self.began = time.monotonic()
 
     def add(self, shares: list[Tensor], window: list[dict[str, Tensor]]) -> None:
         """Notes a step by its micro-batches' shares of the mean loss; nothing is read from the device yet."""
@@ -67,9 +70,17 @@ class StepLog:
 
     def take(self) -> dict[str, Any]:
         """The row's values; starts anew."""
-        row = {"loss": torch.stack(self.losses).mean().item(), "num_clips": self.num_clips}
-        self.losses, self.num_clips = [], 0
+        loss, now = torch.stack(self.losses).mean().item(), time.monotonic()
+        row = {"loss": loss, "clips_per_second": self.num_clips / max(now - self.began, 1e-9)}
+        self.losses, self.num_clips, self.began = [], 0, now
         return row
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside, evaluating and saving, does not count as training time."""
+        now = time.monotonic()
+        yield
+        self.began += time.monotonic() - now
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,10 @@ def set_up(
         )
         for part, clips in decoded.parts.items()
     }
+    _clear(output_dir)
+    loss = build_loss(config.loss, model.config)
+    if isinstance(loss, nn.Module):
+        loss.to(device)
     num_steps = config.num_epochs * num_windows(len(loaders["train"]), config.gradient_accumulation_steps)
     metadata = _metadata(config, splits, decoded, precision)
 
@@ -128,7 +143,7 @@ def set_up(
         device=device,
         precision=precision,
         model=model,
-        loss=build_loss(config.loss, model.config),
+        loss=loss,
         optimizer=_optimizer(model, config, device),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         loaders=loaders,
@@ -153,6 +168,13 @@ def _optimizer(model: AudioClassifier, config: TrainConfig, device: torch.device
     return torch.optim.AdamW(groups, fused=device.type in ("cuda", "cpu"))
 
 
+def _clear(output_dir: Path) -> None:
+    """Deletes an earlier run: only once data and model of the new one are at hand."""
+    for name in RUN_FILES:
+        path = output_dir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def _metadata(config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, precision: str) -> dict[str, Any]:
     """What audioclf.json says of a run, whatever the epoch."""
     return {
@@ -171,7 +193,7 @@ def _metadata(config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, 
 
 
 def prepare_output_dir(config: TrainConfig) -> Path:
-    """The run's folder, made if need be; empty of an earlier run.
+    """The run's folder, made if need be. An earlier run in it stays until the new one is ready to begin.
 
     Raises:
         ConfigError: when it is in use or cannot be made.
@@ -184,9 +206,11 @@ def prepare_output_dir(config: TrainConfig) -> Path:
                 f"output_dir={config.output_dir!r} is not empty: name another folder, or set overwrite=True to replace "
                 "the earlier run."
             )
-        for name in RUN_FILES:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if any(folder.iterdir()) and not (folder / "history.jsonl").is_file():
+            raise ConfigError(
+                f"output_dir={config.output_dir!r} holds no earlier run to overwrite, but something else: name another "
+                "folder."
+            )
     except OSError as error:
         raise ConfigError(f"output_dir={config.output_dir!r} cannot be used ({error.strerror or error}).") from error
     return folder

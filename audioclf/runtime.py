@@ -3,11 +3,12 @@
 import contextlib
 import os
 import random
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
+from .config import Device, Precision, check_choice
 from .errors import ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -21,6 +22,7 @@ def choose_device(device: str) -> torch.device:
     Raises:
         ConfigError: when the device asked for is not here.
     """
+    check_choice("device", device, get_args(Device))
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return torch.device(next(name for name, here in available.items() if here))
@@ -31,6 +33,7 @@ def choose_device(device: str) -> torch.device:
 
 def choose_precision(precision: str, device: torch.device) -> str:
     """`fp32`, `bf16` or `fp16`; `auto` is fp16 on CUDA, bf16 on a CPU that multiplies bf16 in hardware, else fp32."""
+    check_choice("precision", precision, get_args(Precision))
     if precision != "auto":
         return precision
     if device.type == "cuda":

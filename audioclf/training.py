@@ -128,14 +128,14 @@ def _loop(run: Run) -> None:
                         run.reporter.step(epoch=epoch, step=state.step, **rates, **log.take())
                 if interrupt.requested:
                     _stop_early(run)
-            evaluation = _evaluate(run, "valid")
-            is_best = state.record(evaluation, config.metric_for_best)
-            run.reporter.epoch(
-                epoch=epoch, step=state.step, evaluation=evaluation, skipped_steps=state.skipped_steps, is_best=is_best
-            )
-            run.save("last", state, evaluation)
-            if is_best:
-                run.save("best", state, evaluation)
+            with log.paused():
+                evaluation = _evaluate(run, "valid")
+                is_best = state.record(evaluation, config.metric_for_best)
+                counts = {"epoch": epoch, "step": state.step, "skipped_steps": state.skipped_steps}
+                run.reporter.epoch(**counts, evaluation=evaluation, is_best=is_best)
+                run.save("last", state, evaluation)
+                if is_best:
+                    run.save("best", state, evaluation)
             if interrupt.requested:
                 _stop_early(run)
             if config.patience is not None and epoch - state.best_epoch >= config.patience:
@@ -252,13 +252,14 @@ def _load_splits(data: Any, valid: Any, config: TrainConfig) -> AudioSplits:
                 "leave one of them out."
             )
         other = load_dataset(valid, cache_dir=config.cache_dir)
-        clips = [clip for part in other.parts.values() for clip in part]
-        splits = make_splits(
-            [*splits.train, *(replace(clip, split="valid") for clip in clips), *splits.test],
-            name=splits.name,
-            labels=splits.labels,
-            notes=(*splits.notes, *other.notes),
-        )
+        if not other.valid and len(other.parts) > 1:
+            raise DatasetError(
+                f"{other.name}, given as valid=, has {' and '.join(other.parts)} parts but no valid part; "
+                "give one part."
+            )
+        (clips,) = [other.valid] if other.valid else other.parts.values()
+        clips = [replace(clip, split="valid") for clip in clips]
+        splits = make_splits([*splits.train, *clips, *splits.test], name=splits.name, labels=splits.labels)
     if not splits.train:
         raise DatasetError(f"{splits.name}: has no train part, only {' and '.join(splits.parts)}.")
     return splits if splits.valid else cut_valid(splits, config.valid_fraction, config.seed)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -105,6 +106,17 @@ class TestAudio:
         data = Dataset.from_dict({"audio": [encoded(0), encoded(1), None], "label": ["a", "b", "a"]})
         with pytest.raises(AudioError, match="the data set, row 2"):
             heard(load_dataset(data.cast_column("audio", Audio())), tmp_path)
+
+    def test_a_file_that_changed_under_the_data_set_is_decoded_anew(self, tmp_path):
+        paths = []
+        for number in range(2):
+            (tmp_path / f"{number}.wav").write_bytes(encoded(number)["bytes"])
+            paths.append(str(tmp_path / f"{number}.wav"))
+        data = Dataset.from_dict({"audio": paths, "label": ["a", "b"]}).cast_column("audio", Audio())
+        assert np.array_equal(heard(load_dataset(data), tmp_path)[0], samples(0))
+        (tmp_path / "0.wav").write_bytes(encoded(7)["bytes"])
+        os.utime(tmp_path / "0.wav", ns=(1, 1))
+        assert np.array_equal(heard(load_dataset(data), tmp_path)[0], samples(7))
 
     def test_equal_content_is_decoded_once(self, tmp_path):
         """The second load of the same data finds the first one's cache, and another data set does not."""

@@ -171,6 +171,23 @@ def test_load_refusals(tmp_path):
         audioclf.load(tmp_path, device="mps" if not torch.backends.mps.is_available() else "cuda")
 
 
+def test_options_are_checked(trained, classifier, tones):
+    for options, sentence in [
+        ({"device": "cuda:0"}, "device='cuda:0' is not one of auto, cuda, mps, cpu"),
+        ({"precision": "float16"}, "precision='float16' is not one of auto, fp32, bf16, fp16"),
+    ]:
+        with pytest.raises(audioclf.ConfigError, match=sentence):
+            audioclf.load(trained.checkpoint_dir, **options)
+    with pytest.raises(audioclf.ConfigError, match="batch_size=0 must be a whole number of at least 1"):
+        classifier(["a.wav"], batch_size=0)
+    with pytest.raises(audioclf.ConfigError, match="top_k=-1 must be a whole number of at least 1"):
+        classifier("a.wav", top_k=-1)
+    with pytest.raises(audioclf.ConfigError, match="batch_size=0 must be"):
+        audioclf.evaluate(classifier, tones, batch_size=0)
+    with pytest.raises(audioclf.ConfigError, match="bad_audio='ignore' is not one of auto, skip, error"):
+        audioclf.evaluate(classifier, tones, bad_audio="ignore")
+
+
 def test_bf16_is_near(trained, clips):
     exact = audioclf.load(trained.checkpoint_dir).probabilities(clips)
     near = audioclf.load(trained.checkpoint_dir, precision="bf16").probabilities(clips)

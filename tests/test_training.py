@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import audioclf
-from audioclf import AudioError, ConfigError, DatasetError, TrainingError
+from audioclf import AudioError, CheckpointError, ConfigError, DatasetError, TrainingError
 from audioclf.audio import load
 from audioclf.models.heads import MeanHead
 
@@ -181,6 +181,27 @@ class TestTheLoop:
         assert result.best_metrics["loss"] < 1.0 < math.log(3)
         assert {value.dtype for value in weights(result.checkpoint_dir).values()} == {torch.float32}
 
+    def test_from_an_own_head_to_another(self, tones, quick, tmp_path):
+        options = {**quick, "num_epochs": 1}
+        first = audioclf.train(tones, output_dir=tmp_path / "own", **{**options, "head": OwnHead})
+        second = audioclf.train(
+            tones, output_dir=tmp_path / "mean", **{**options, "model": first.checkpoint_dir, "learning_rate": 1e-12}
+        )
+        before, after = weights(first.checkpoint_dir), weights(second.checkpoint_dir)
+        name = "encoder.layers.0.attention.q_proj.weight"
+        assert torch.allclose(after[f"hubert.{name}"], before[f"backbone.{name}"], atol=1e-6)
+
+    def test_spec_augment_on_clips_shorter_than_its_mask(self, quick, tmp_path):
+        rng = np.random.default_rng(1)
+        for label, frequency in TONES.items():
+            for number in range(6):
+                write_tone(tmp_path / "data" / label / f"{number}.wav", frequency, 0.1, rng)
+        model = tiny_config(apply_spec_augment=True)
+        result = audioclf.train(
+            tmp_path / "data", output_dir=tmp_path / "out", **{**quick, "num_epochs": 1, "model": model}
+        )
+        assert math.isfinite(result.best_metrics["loss"])
+
     def test_own_head_and_loss(self, tones, quick, tmp_path):
         def smoothed(config):
             return torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1)
@@ -266,6 +287,17 @@ class TestData:
         metadata = json.loads((result.checkpoint_dir / "audioclf.json").read_text())
         assert metadata["data"]["num_clips"] == {"train": 36, "valid": 12}
 
+    def test_valid_of_its_own_with_parts(self, tones, quick, tmp_path):
+        """Only the valid part of what is given as valid= validates; a test part never does."""
+        other = audioclf.load_dataset(tones)
+        options = {**quick, "num_epochs": 1, "output_dir": tmp_path / "out"}
+        train_only = replace(other, valid=(), test=())
+        result = audioclf.train(train_only, replace(other, train=()), **options)
+        metadata = json.loads((result.checkpoint_dir / "audioclf.json").read_text())
+        assert metadata["data"]["num_clips"] == {"train": 36, "valid": 12}
+        with pytest.raises(DatasetError, match="has train and test parts but no valid part; give one part"):
+            audioclf.train(train_only, replace(other, valid=()), **{**options, "overwrite": True})
+
     def test_datasets_object(self, tones, quick, tmp_path):
         import datasets
 
@@ -325,10 +357,25 @@ class TestOutputFolder:
         options = {**quick, "num_epochs": 1, "output_dir": str(folder)}
         with pytest.raises(ConfigError, match=r"is not empty: name another folder, or set overwrite=True"):
             audioclf.train(tones, **options)
+        with pytest.raises(CheckpointError, match="no such folder"):
+            audioclf.train(tones, overwrite=True, **{**options, "model": "./mistyped"})
+        assert (folder / "history.jsonl").read_text() == "old"  # kept until the new run can begin
         result = audioclf.train(tones, overwrite=True, **options)
         assert (folder / "thesis.txt").read_text() == "do not delete"
         assert result.history[0]["event"] == "step"
         assert "old" not in (folder / "history.jsonl").read_text()
+
+    def test_what_is_no_run_is_never_overwritten(self, tones, quick, tmp_path):
+        (tmp_path / "config.json").write_text("an encoder's")
+        with pytest.raises(ConfigError, match="holds no earlier run to overwrite, but something else"):
+            audioclf.train(tones, output_dir=tmp_path, overwrite=True, **quick)
+        assert (tmp_path / "config.json").read_text() == "an encoder's"
+
+    def test_a_run_can_go_on_from_the_checkpoint_it_replaces(self, tones, quick, tmp_path):
+        options = {**quick, "num_epochs": 1, "output_dir": tmp_path / "out"}
+        first = audioclf.train(tones, **options)
+        again = audioclf.train(tones, **{**options, "model": first.checkpoint_dir, "overwrite": True})
+        assert again.history[0]["loss"] != first.history[0]["loss"]
 
     def test_file_in_the_way(self, tones, quick, tmp_path):
         (tmp_path / "out").write_text("")

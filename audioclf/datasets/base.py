@@ -50,11 +50,7 @@ class Example:
         """A string that changes when the clip's sound may have."""
         if not isinstance(self.audio, str):
             return f"{self.audio.identity}|{self.start}|{self.end}"
-        try:
-            status = os.stat(self.audio)
-        except OSError:
-            return f"{os.path.abspath(self.audio)}|missing|{self.start}|{self.end}"
-        return f"{os.path.abspath(self.audio)}|{status.st_size}|{status.st_mtime_ns}|{self.start}|{self.end}"
+        return f"{file_state(self.audio)}|{self.start}|{self.end}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +113,15 @@ class AudioSplits:
             rows = sorted(f"{part}|{example.label}|{example.identity()}" for example in examples)
             digest.update("\n".join(rows).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+
+def file_state(path: str) -> str:
+    """A string that changes when a file's content may have: its path, size and time of change."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return f"{os.path.abspath(path)}|missing"
+    return f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
 
 
 def split_name(name: str, where: str) -> str:

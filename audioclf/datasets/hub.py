@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import nearest
 from ..errors import DatasetError
-from .base import AudioSource, Example, split_name
+from .base import AudioSource, Example, file_state, split_name
 from .manifest import LABEL_COLUMNS
 
 
@@ -96,14 +96,16 @@ def _part_examples(
     audio = (
         part.with_format(None).select_columns([audio_column]).cast_column(audio_column, datasets.Audio(decode=False))
     )
+    # Audio given by path may change under an unchanged data set, so the file's own state counts.
+    paths = _values(audio.flatten(), f"{audio_column}.path")
     where = f"{name}, {split}" if split else name
     found = []
-    for row, (value, group) in enumerate(zip(values, groups, strict=True)):
+    for row, (value, group, path) in enumerate(zip(values, groups, paths, strict=True)):
         if value in (None, "") or isinstance(value, (list, dict)) or (class_names and value < 0):
             raise DatasetError(f"{name}: row {row} of {split or 'the data'} has no single label ({value!r}).")
         source = AudioSource(
             name=f"{where}, row {row}",
-            identity=f"{part._fingerprint}:{row}",
+            identity=f"{part._fingerprint}:{row}:{file_state(path) if path else ''}",
             read=lambda row=row: audio[row][audio_column],
         )
         label = class_names[value] if class_names else str(value)

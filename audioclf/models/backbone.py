@@ -43,7 +43,8 @@ def encode(backbone: nn.Module, input_values: Tensor, attention_mask: Tensor | N
     hidden = backbone.feature_projection(features)
     # HuBERT's projection returns its output, that of the other families a pair.
     hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-    hidden = backbone._mask_hidden_states(hidden, attention_mask=mask.long())
+    if hidden.shape[1] >= backbone.config.mask_time_length:  # SpecAugment refuses what is shorter than its mask
+        hidden = backbone._mask_hidden_states(hidden, attention_mask=mask.long())
     return _run_encoder(backbone.encoder, hidden, None if num_samples is None else mask), mask
 
 

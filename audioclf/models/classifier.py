@@ -77,8 +77,10 @@ def build_classifier(model: Any, head: str | HeadBuilder, labels: Sequence[str])
         if same_labels and _head_of(config) == head_name(head):
             return load_classifier(model, head)
     if isinstance(config, AudioclfConfig):
-        # Only the encoder is wanted: the frozen shape of its old head costs nothing to build and is dropped.
-        backbone = load_classifier(model, head if callable(head) else None).backbone
+        backbone = backbones.random_backbone(config.encoder_config())
+        state = _own_weights(model).items()
+        prefix = "backbone."
+        backbone.load_state_dict({key.removeprefix(prefix): value for key, value in state if key.startswith(prefix)})
     elif backbones.has_weights(model):
         backbone = backbones.load_pretrained(AutoModel, model, config)
     else:
@@ -121,9 +123,9 @@ def load_classifier(model: str, head: str | HeadBuilder | None = None) -> AudioC
     new = _new_head(head if name not in HEADS else name, encoder_config)
     classifier = AudioClassifier(backbones.random_backbone(encoder_config), new, name)
     try:
-        classifier.load_state_dict(load_file(cached_file(model, "model.safetensors")))
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{model!r}: its weights do not fit or cannot be read ({error}).") from error
+        classifier.load_state_dict(_own_weights(model))
+    except RuntimeError as error:
+        raise CheckpointError(f"{model!r}: its weights do not fit the head ({error}).") from error
     return classifier
 
 
@@ -162,6 +164,14 @@ def freeze(classifier: AudioClassifier, part: str) -> None:
     }[part]
     for module in frozen:
         module.requires_grad_(False)
+
+
+def _own_weights(model: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint with one of audioclf's heads."""
+    try:
+        return load_file(cached_file(model, "model.safetensors"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{model!r}: its weights cannot be read ({error}).") from error
 
 
 def _head_of(config: PretrainedConfig) -> str | None:
