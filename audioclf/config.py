@@ -15,6 +15,7 @@ LrSchedule = Literal["linear", "cosine", "constant"]
 Freeze = Literal["none", "feature_encoder", "backbone"]
 BadAudio = Literal["auto", "skip", "error"]
 Metric = Literal["accuracy", "uar", "macro_f1", "loss"]
+ClassWeights = Literal["balanced"] | dict[str, float] | None
 
 
 def default_cache_dir() -> Path:
@@ -46,6 +47,9 @@ class TrainConfig:
 
     loss: Any = "cross_entropy"
     """`cross_entropy`, or (in Python) a callable that builds from the encoder's config a loss of one value a clip."""
+
+    class_weights: ClassWeights = None
+    """Weight of each class in the training loss: `balanced` gives every class the same say, else a weight a label."""
 
     num_epochs: int = 10
     """Passes over the training clips."""
@@ -104,6 +108,9 @@ class TrainConfig:
     seed: int = 42
     """Seed of the new head, dropout, order, crops and the validation cut."""
 
+    deterministic: bool = False
+    """Allow only algorithms that give the same bits every time: needed on CUDA (slower), while a CPU does so anyway."""
+
     num_workers: int = 0
     """Processes that prepare batches; decoded audio is memory-mapped, so 0 is usually as fast."""
 
@@ -125,7 +132,7 @@ class TrainConfig:
         for name in ("output_dir", "cache_dir", "model"):
             if isinstance(getattr(self, name), Path):
                 object.__setattr__(self, name, str(getattr(self, name)))
-        for name in ("overwrite", "random_crop", "progress"):
+        for name in ("overwrite", "random_crop", "deterministic", "progress"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be True or False.")
         for name, value in (("output_dir", self.output_dir), ("cache_dir", self.cache_dir or "")):
@@ -149,6 +156,7 @@ class TrainConfig:
         _check_number("valid_fraction", self.valid_fraction, above=0, below=1)
         _check_named_or_callable("head", self.head, ("mean", "attention"))
         _check_named_or_callable("loss", self.loss, ("cross_entropy",))
+        _check_class_weights(self.class_weights)
         if not self.output_dir:
             raise ConfigError("output_dir is empty: name a folder for the results.")
 
@@ -224,8 +232,17 @@ def _check_number(
         raise ConfigError(f"{name}={value!r} must be a number {bounds}.")
 
 
+def _check_class_weights(value: Any) -> None:
+    """Labels are compared with those of the data once it is loaded."""
+    if value is None or isinstance(value, dict):
+        for label, weight in (value or {}).items():
+            _check_number(f"class_weights[{label!r}]", weight, above=0)
+    else:
+        check_choice("class_weights", value, ("balanced",))
+
+
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, int, float, bool)):
+    if value is None or isinstance(value, (str, int, float, bool, dict)):
         return value
     if hasattr(value, "to_dict"):
         return value.to_dict()

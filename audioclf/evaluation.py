@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from .errors import ConfigError
 from .metrics import classification_metrics, confusion_matrix
-from .runtime import autocast
+from .runtime import at_least_fp32, autocast
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def evaluate_loader(
 
 
 def forward(model: nn.Module, batch: dict[str, Tensor], device: torch.device, precision: str) -> Tensor:
-    """Logits (B, C) in fp32 of a collated batch that still lies on the CPU."""
+    """Logits (B, C), never in half precision, of a collated batch that still lies on the CPU."""
     mask = batch["attention_mask"]
     # Asked here, on the CPU, where the answer needs no waiting for the device.
     mask = None if bool(mask.all()) else mask.to(device, non_blocking=True)
     with autocast(device, precision):
         logits = model(batch["input_values"].to(device, non_blocking=True), mask)
-    return logits.float()
+    return at_least_fp32(logits)
 
 
 def clip_losses(loss_function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:

@@ -67,6 +67,7 @@ class Reporter:
         self.say(
             f"epoch {epoch}: valid loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.3f} "
             f"[{low:.3f}, {high:.3f}], macro F1 {metrics['macro_f1']:.3f}{' *' if is_best else ''}"
+            + (f" ({skipped_steps} steps skipped so far: fp16 overflow)" if skipped_steps else "")
         )
 
     def end(self, *, epoch: int, step: int, **values: Any) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from . import __version__, export
 from .accumulate import num_windows
 from .clips import DecodedSplits
 from .collate import Collator
-from .config import TrainConfig
+from .config import ClassWeights, TrainConfig, nearest
 from .datasets.base import AudioSplits
 from .errors import ConfigError
 from .evaluation import Evaluation
@@ -92,6 +92,7 @@ class Run:
     precision: str
     model: AudioClassifier
     loss: Loss
+    class_weights: Tensor
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     loaders: dict[str, DataLoader]
@@ -144,6 +145,7 @@ def set_up(
         precision=precision,
         model=model,
         loss=loss,
+        class_weights=_class_weights(config.class_weights, splits, decoded.parts["train"].labels),
         optimizer=_optimizer(model, config, device),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         loaders=loaders,
@@ -151,6 +153,31 @@ def set_up(
         reporter=Reporter(output_dir, splits.labels, num_steps, config.progress),
         save=save,
     )
+
+
+def _class_weights(option: ClassWeights, splits: AudioSplits, train_labels: Sequence[int]) -> Tensor:
+    """Weight of each class in the training loss (C,), on the CPU where a batch's labels are.
+
+    `balanced`: all clips / (classes * clips of the class), as scikit-learn's `compute_class_weight`.
+
+    Raises:
+        ConfigError: when labels and weights do not match.
+    """
+    labels = splits.labels
+    if isinstance(option, dict):
+        for label in option:
+            if label not in labels:
+                raise ConfigError(
+                    f"class_weights has {label!r}, which is no label of {splits.name}{nearest(label, labels)}"
+                )
+        missing = [label for label in labels if label not in option]
+        if missing:
+            raise ConfigError(f"class_weights lacks {', '.join(map(repr, missing))}: give a weight for every label.")
+        return torch.tensor([float(option[label]) for label in labels])
+    if option == "balanced":
+        counts = torch.bincount(torch.tensor(train_labels), minlength=len(labels))
+        return counts.sum() / (len(labels) * counts)
+    return torch.ones(len(labels))
 
 
 def _optimizer(model: AudioClassifier, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -1,12 +1,14 @@
-"""Where and how to compute: device, arithmetic, seeds."""
+"""Where and how to compute: device, arithmetic, seeds, determinism."""
 
 import contextlib
 import os
 import random
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .config import Device, Precision, check_choice
 from .errors import ConfigError
@@ -46,11 +48,46 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
+def at_least_fp32(values: Tensor) -> Tensor:
+    """Half precision as fp32, for sums and statistics that half precision would spoil; all else as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy (SpecAugment draws from it) and torch on every device."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
+    """Inside, torch uses algorithms that give the same bits each time; its flags are restored on leaving.
+
+    Raises:
+        ConfigError: when something inside has no such algorithm.
+    """
+    if not enabled:
+        yield
+        return
+    mode = torch.get_deterministic_debug_mode()
+    benchmark = torch.backends.cudnn.benchmark
+    # cuBLAS reads it when it first starts; torch refuses products on CUDA without it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # it would choose between algorithms by the clock
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        raise ConfigError(
+            f"deterministic=True cannot be kept: {str(error).split(', but')[0]}. Leave the option out, or do without "
+            "that operation."
+        ) from error
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def _cpu_has_bf16() -> bool:

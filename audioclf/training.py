@@ -1,7 +1,8 @@
 """`train`: setup, then the loop.
 
 An optimizer step owns the list of its micro-batches (a window). Each clip's loss is divided by the number of clips in
-the window, so a step is that of one big batch whatever the size of its last, shorter micro-batch or window.
+the window (by the sum of their class weights, if there are any), so a step is that of one big batch whatever the size
+of its last, shorter micro-batch or window.
 
 Shapes: B batch, C classes.
 """
@@ -26,7 +27,7 @@ from .models.backbone import load_feature_extractor
 from .models.classifier import build_classifier, load_classifier
 from .progress import results_table
 from .run import Run, StepLog, prepare_output_dir, set_up
-from .runtime import choose_device, seed_everything
+from .runtime import choose_device, deterministic_algorithms, seed_everything
 from .schedule import learning_rate_factor, num_warmup_steps
 
 MAX_SKIPPED_IN_A_ROW = 20
@@ -80,6 +81,12 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
     device = choose_device(config.device)
     output_dir = prepare_output_dir(config)
     splits = _load_splits(data, valid, config)
+    with deterministic_algorithms(config.deterministic):
+        return _run(config, device, output_dir, splits)
+
+
+def _run(config: TrainConfig, device: torch.device, output_dir: Path, splits: AudioSplits) -> TrainResult:
+    """Builds the model, decodes the data, trains and tests."""
     seed_everything(config.seed)
     model = build_classifier(config.model, config.head, splits.labels)
     extractor = load_feature_extractor(config.model)
@@ -154,11 +161,13 @@ def _set_learning_rate(run: Run) -> float:
 
 def _backward(run: Run, window: list[dict[str, Tensor]]) -> list[Tensor]:
     """Adds up the gradient of the window's mean loss; returns each micro-batch's share of that mean."""
-    num_clips = sum(len(batch["labels"]) for batch in window)
+    weights = [run.class_weights[batch["labels"]] for batch in window]
+    total_weight = torch.cat(weights).sum().item()
     shares = []
-    for batch in window:
+    for batch, weight in zip(window, weights, strict=True):
         logits = forward(run.model, batch, run.device, run.precision)
-        share = clip_losses(run.loss, logits, batch["labels"].to(run.device)).sum() / num_clips
+        losses = clip_losses(run.loss, logits, batch["labels"].to(run.device))
+        share = (losses * weight.to(run.device)).sum() / total_weight
         run.scaler.scale(share).backward()
         shares.append(share.detach())
     return shares

@@ -226,6 +226,56 @@ class TestTheLoop:
         assert abs(first - second) > 1e-6
 
 
+class TestClassWeights:
+    def test_balanced_is_that_of_scikit_learn(self, tones, quick, tmp_path):
+        from sklearn.utils.class_weight import compute_class_weight
+
+        splits = _unbalanced(tones)
+        truth = [clip.label for clip in splits.train]
+        weights = dict(
+            zip(splits.labels, compute_class_weight("balanced", classes=np.array(splits.labels), y=truth), strict=True)
+        )
+        options = {**quick, "num_epochs": 1}
+        balanced = audioclf.train(splits, output_dir=tmp_path / "balanced", class_weights="balanced", **options)
+        given = audioclf.train(splits, output_dir=tmp_path / "given", class_weights=weights, **options)
+        plain = audioclf.train(splits, output_dir=tmp_path / "plain", **options)
+        losses = [[row["loss"] for row in rows(run, "step")] for run in (balanced, given, plain)]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+        assert losses[0] != pytest.approx(losses[2], abs=1e-4)
+        assert json.loads((given.output_dir / "config.json").read_text())["class_weights"] == pytest.approx(weights)
+
+    def test_the_loss_is_the_weighted_mean(self, tones, quick, tmp_path):
+        """At learning rate 0 and with all clips in one batch the loss is torch's own weighted mean."""
+        splits = _unbalanced(tones)
+        weights = {"high": 0.5, "low": 2.0, "mid": 7.0}
+        options = {**quick, "num_epochs": 1, "batch_size": len(splits.train), "model": tiny_config()}
+        run = audioclf.train(splits, output_dir=tmp_path / "out", class_weights=weights, **options)
+        model = _fresh(quick)
+        logits = []
+        for clip in splits.train:
+            waveform = torch.from_numpy(load(clip.audio, 16_000))
+            logits.append(model(((waveform - waveform.mean()) / waveform.std(unbiased=False))[None]))
+        labels = torch.tensor([splits.label2id[clip.label] for clip in splits.train])
+        loss = torch.nn.functional.cross_entropy(torch.cat(logits), labels, weight=torch.tensor([0.5, 2.0, 7.0]))
+        assert rows(run, "step")[0]["loss"] == pytest.approx(loss.item(), abs=1e-5)
+
+    @pytest.mark.parametrize(
+        ("weights", "sentence"),
+        [
+            (
+                {"high": 1.0, "hgih": 2.0, "low": 1.0},
+                r"class_weights has 'hgih', which is no label.*did you mean 'high'",
+            ),
+            ({"high": 1.0}, r"class_weights lacks 'low', 'mid': give a weight for every label"),
+            ({"high": 0.0, "low": 1.0, "mid": 1.0}, r"class_weights\['high'\]=0.0 must be a number above 0"),
+            ("balance", r"class_weights='balance' is not one of balanced; did you mean 'balanced'"),
+        ],
+    )
+    def test_refusals(self, tones, quick, tmp_path, weights, sentence):
+        with pytest.raises(ConfigError, match=sentence):
+            audioclf.train(tones, output_dir=tmp_path / "out", class_weights=weights, **quick)
+
+
 class TestNumbers:
     def test_a_loss_that_is_not_finite_names_its_clips(self, tones, quick, tmp_path):
         def broken(config):
@@ -426,6 +476,13 @@ def test_cuda(tones, quick, tmp_path, precision):
 
 class OwnHead(MeanHead):
     """A head of the user's own: it only has to be a module that a callable builds from the config."""
+
+
+def _unbalanced(tones: Path) -> audioclf.AudioSplits:
+    """12 clips of high, 6 of low, 3 of mid to train on."""
+    splits = audioclf.load_dataset(tones)
+    parts = {label: [clip for clip in splits.train if clip.label == label] for label in splits.labels}
+    return replace(splits, train=(*parts["high"], *parts["low"][:6], *parts["mid"][:3]))
 
 
 def _without_batch(options: dict) -> dict:

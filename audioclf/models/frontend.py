@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
+from ..runtime import at_least_fp32
+
 
 def num_frames(num_samples: Tensor, config: PretrainedConfig) -> Tensor:
     """Frames (B,) that the CNN makes of so many samples (B,), integers both."""
@@ -62,7 +64,7 @@ def _first_layer(layer: nn.Module, hidden: Tensor, num_valid: Tensor | None) -> 
 
 
 def masked_group_norm(hidden: Tensor, num_valid: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """GroupNorm with one channel a group, its statistics taken over valid frames only, in fp32.
+    """GroupNorm with one channel a group, its statistics taken over valid frames only, never in half precision.
 
     Args:
         hidden: (B, K, F) in any floating type; the result has the same.
@@ -74,7 +76,7 @@ def masked_group_norm(hidden: Tensor, num_valid: Tensor, norm: nn.GroupNorm) -> 
     mask = (torch.arange(hidden.shape[-1], device=hidden.device) < num_valid[:, None])[:, None]  # (B, 1, F)
     count = num_valid[:, None, None]
     with torch.autocast(hidden.device.type, enabled=False):
-        values = hidden.float()
+        values = at_least_fp32(hidden)
         mean = (values * mask).sum(-1, keepdim=True) / count
         # Two passes: the variance of a signal with an offset would cancel in E[x^2] - E[x]^2.
         centred = (values - mean) * mask

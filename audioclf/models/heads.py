@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from ..runtime import at_least_fp32
+
 ATTENTION_SIZE = 128
 """Width of the attention network of `AttentionHead`, as in the paper."""
 
@@ -54,9 +56,9 @@ class AttentionHead(nn.Module):
     def forward(self, frames: list[Tensor], mask: Tensor) -> Tensor:
         """Logits (B, C) of the layers' frames (B, F, D) under the mask (B, F)."""
         mixed = mix_layers(frames, self.layer_weights)  # (B, F, D)
-        scores = self.attention(mixed).squeeze(-1).float()  # (B, F)
+        scores = at_least_fp32(self.attention(mixed).squeeze(-1))  # (B, F)
         weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)[..., None]
-        mixed = mixed.float()
+        mixed = at_least_fp32(mixed)
         mean = (weights * mixed).sum(dim=1)
         variance = (weights * (mixed - mean[:, None]).square()).sum(dim=1)
         # The floor keeps the gradient of the square root finite for a clip of one frame.
@@ -73,8 +75,8 @@ def mix_layers(frames: list[Tensor], layer_weights: Tensor) -> Tensor:
 
 
 def masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
-    """Mean (B, D) over the valid frames of (B, F, D), summed in fp32."""
-    frames = frames.float().masked_fill(~mask[..., None], 0.0)
+    """Mean (B, D) over the valid frames of (B, F, D), never summed in half precision."""
+    frames = at_least_fp32(frames).masked_fill(~mask[..., None], 0.0)
     return frames.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
