@@ -12,6 +12,7 @@ from .errors import ConfigError
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 LrSchedule = Literal["linear", "cosine", "constant"]
+Frontend = Literal["auto", "fast", "reference"]
 Freeze = Literal["none", "feature_encoder", "backbone"]
 BadAudio = Literal["auto", "skip", "error"]
 Metric = Literal["accuracy", "uar", "macro_f1", "loss"]
@@ -86,6 +87,10 @@ class TrainConfig:
 
     device: Device = "auto"
     """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
+
+    frontend: Frontend = "auto"
+    """How the waveform CNN is computed, with equal results: transformers' own layers (reference) or matrix products
+    (fast); auto takes the latter on a CPU."""
 
     freeze: Freeze = "none"
     """Part of the encoder that is not trained: nothing, its waveform CNN, or all of it."""
@@ -188,6 +193,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "lr_schedule": get_args(LrSchedule),
     "precision": get_args(Precision),
     "device": get_args(Device),
+    "frontend": get_args(Frontend),
     "freeze": get_args(Freeze),
     "metric_for_best": get_args(Metric),
     "bad_audio": get_args(BadAudio),

@@ -114,6 +114,7 @@ def set_up(
     """Puts together what the loop needs and writes the run's config.json."""
     precision = choose_precision(config.precision, device)
     model.to(device)
+    model.frontend = config.frontend
     freeze(model, config.freeze)
     collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
     loaders = {

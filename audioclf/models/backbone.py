@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PretrainedConfig, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
+from ..config import Frontend
 from ..errors import CheckpointError, ConfigError
 from .frontend import encode_waveform, num_frames
 
@@ -21,13 +22,16 @@ MODEL_TYPES = ("hubert", "wav2vec2", "wavlm", "unispeech", "unispeech-sat")
 """Families with HuBERT's parts: a waveform CNN, a feature projection and a transformer encoder."""
 
 
-def encode(backbone: nn.Module, input_values: Tensor, attention_mask: Tensor | None) -> tuple[list[Tensor], Tensor]:
+def encode(
+    backbone: nn.Module, input_values: Tensor, attention_mask: Tensor | None, frontend: Frontend = "auto"
+) -> tuple[list[Tensor], Tensor]:
     """Runs the encoder, each clip as if it were alone.
 
     Args:
         backbone: The encoder as transformers builds it.
         input_values: Normalised waveforms (B, T).
         attention_mask: 1 on a clip's own samples, 0 on the padding at its right (B, T); None when there is none.
+        frontend: Form of the waveform CNN, as in `encode_waveform`.
 
     Returns:
         Frames (B, F, D): transformers' `hidden_states` (what enters the first layer, then what leaves each of the
@@ -35,7 +39,7 @@ def encode(backbone: nn.Module, input_values: Tensor, attention_mask: Tensor | N
         always `last_hidden_state`. And the mask (B, F) bool of a clip's own frames.
     """
     num_samples = None if attention_mask is None else attention_mask.sum(dim=1)
-    features = encode_waveform(backbone.feature_extractor, input_values, num_samples)
+    features = encode_waveform(backbone.feature_extractor, input_values, num_samples, frontend)
     mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
     if num_samples is not None:
         lengths = num_frames(num_samples, backbone.config)

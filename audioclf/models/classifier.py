@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForAudioClassification, PretrainedConfig
 from transformers.utils import cached_file
 
+from ..config import Frontend
 from ..errors import CheckpointError, ConfigError
 from . import backbone as backbones
 from .heads import HEADS
@@ -32,7 +33,12 @@ class AudioClassifier(nn.Module):
         backbone: The encoder; its `config` also holds `num_labels`, `id2label` and `label2id`.
         head: A module `(frames, mask) -> logits`, see `audioclf.models.heads`.
         head_name: `mean`, `attention`, or the qualified name of the user's own builder.
+
+    Attributes:
+        frontend: Form of the waveform CNN: `auto`, `fast` or `reference`, which give equal results.
     """
+
+    frontend: Frontend = "auto"
 
     def __init__(self, backbone: nn.Module, head: nn.Module, head_name: str) -> None:
         super().__init__()
@@ -52,7 +58,7 @@ class AudioClassifier(nn.Module):
 
     def forward(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits (B, C) of waveforms (B, T); `attention_mask` (B, T) may be None when nothing is padded."""
-        return self.head(*backbones.encode(self.backbone, input_values, attention_mask))
+        return self.head(*backbones.encode(self.backbone, input_values, attention_mask, self.frontend))
 
 
 def build_classifier(model: Any, head: str | HeadBuilder, labels: Sequence[str]) -> AudioClassifier:

@@ -4,6 +4,8 @@ The first layer of DistilHuBERT, HuBERT-base and wav2vec2-base is followed by a 
 time. Zero padding would enter those statistics and so change every frame of a clip; here they run over the clip's
 own frames. All other layers are local: a valid output frame sees valid input only, so padding cannot reach it.
 
+The reference form runs transformers' own layers; `frontend_fast` computes the same by matrix products on a CPU.
+
 Shapes: B batch, T samples, F frames, K channels of a layer.
 """
 
@@ -12,7 +14,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
+from ..config import Frontend
+from ..errors import ConfigError
 from ..runtime import at_least_fp32
+from . import frontend_fast
 
 
 def num_frames(num_samples: Tensor, config: PretrainedConfig) -> Tensor:
@@ -30,7 +35,9 @@ def min_samples(config: PretrainedConfig) -> int:
     return samples
 
 
-def encode_waveform(feature_extractor: nn.Module, input_values: Tensor, num_samples: Tensor | None) -> Tensor:
+def encode_waveform(
+    feature_extractor: nn.Module, input_values: Tensor, num_samples: Tensor | None, form: Frontend = "auto"
+) -> Tensor:
     """Frames (B, F, K) of waveforms (B, T).
 
     Args:
@@ -38,7 +45,21 @@ def encode_waveform(feature_extractor: nn.Module, input_values: Tensor, num_samp
         input_values: Normalised waveforms (B, T), padded at the right.
         num_samples: Valid samples of each clip (B,), or None when nothing is padded. Frames beyond a clip's own
             are unspecified.
+        form: `fast`, `reference`, or `auto`: fast on a CPU wherever it can compute this CNN.
+
+    Raises:
+        ConfigError: when the fast form is asked for and cannot compute this CNN.
     """
+    applies = frontend_fast.applies(feature_extractor) and not input_values.requires_grad
+    if form == "fast" and not applies:
+        raise ConfigError(
+            "frontend='fast' cannot compute this model: its CNN has unusual kernels or activations, or the waveforms "
+            "need a gradient; use frontend='auto'."
+        )
+    if applies and (form == "fast" or (form == "auto" and input_values.device.type == "cpu")):
+        if num_samples is None:
+            num_samples = torch.full(input_values.shape[:1], input_values.shape[1])
+        return frontend_fast.encode_packed(feature_extractor, input_values, num_samples)
     first, *rest = feature_extractor.conv_layers
     hidden = input_values[:, None]
     if num_samples is not None:

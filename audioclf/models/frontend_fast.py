@@ -1,0 +1,183 @@
+"""The waveform CNN as matrix products: the fast form, equal to the reference to rounding.
+
+Three ideas, each exact:
+
+1. *Clips lie end to end.* Every clip gets a slot of whole strides of the CNN in one long signal, so a layer is one
+   product for the whole batch and padding costs nothing. A clip's own frames see its own samples only, as in any
+   unpadded convolution; what a slot holds beyond them is never read.
+2. *A convolution is a product.* With time running over rows, `stride` neighbouring rows side by side form a group
+   (R, stride * K), a view. A kernel of up to two strides is then one product with the groups and one with their
+   successors; no window is ever copied.
+3. *The GroupNorm is free.* The first layer is linear in the waveform, so mean and variance of its channels over a
+   clip follow from the mean and the covariance of the clip's windows, 10 and 10 x 10 numbers; scale and shift go into
+   the layer's weights.
+
+Between two layers lies the pre-activation z; GELU is applied tile by tile on the way into the next product, while the
+tile is in the cache, and made anew in the backward pass.
+
+Shapes: B batch, T samples, R rows (frames of all slots of a layer), F frames, K channels, W samples of a window.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+TILE_ROWS = 2048
+"""Rows of output computed at a time: large enough for a product's full speed, small enough for the cache."""
+
+
+def applies(feature_extractor: nn.Module) -> bool:
+    """Whether the fast form can compute this CNN: GELU, kernels of one to two strides, the known norms."""
+    for layer in feature_extractor.conv_layers:
+        (kernel,), (stride,) = layer.conv.kernel_size, layer.conv.stride
+        norm = getattr(layer, "layer_norm", None)
+        if not stride <= kernel <= 2 * stride or getattr(layer.activation, "approximate", "none") != "none":
+            return False
+        if not isinstance(layer.activation, nn.GELU) and type(layer.activation).__name__ != "GELUActivation":
+            return False
+        if not isinstance(norm, (nn.GroupNorm, nn.LayerNorm, type(None))):
+            return False
+    return True
+
+
+def encode_packed(feature_extractor: nn.Module, input_values: Tensor, num_samples: Tensor) -> Tensor:
+    """Frames (B, F, K) of waveforms (B, T) of which the first `num_samples` (B,) are a clip's own; zeros beyond."""
+    first, *rest = feature_extractor.conv_layers
+    total_stride = math.prod(layer.conv.stride[0] for layer in feature_extractor.conv_layers)
+    lengths = num_samples.tolist()
+    slots = [-(-length // total_stride) * total_stride for length in lengths]
+    signal = torch.cat(
+        [functional.pad(row[:n], (0, slot - n)) for row, n, slot in zip(input_values, lengths, slots, strict=True)]
+    )
+    lengths = [_num_outputs(first, length) for length in lengths]
+    hidden = _first_layer(first, signal, lengths, [slot // first.conv.stride[0] for slot in slots])
+    for layer in rest:
+        hidden = _GeluConv.apply(hidden, layer.conv.weight, layer.conv.stride[0])
+        hidden = _bias_and_norm(layer, hidden)
+        lengths = [_num_outputs(layer, length) for length in lengths]
+    parts = hidden.split([slot // total_stride for slot in slots])
+    own = [part[:length] for part, length in zip(parts, lengths, strict=True)]
+    return functional.gelu(pad_sequence(own, batch_first=True))
+
+
+def _num_outputs(layer: nn.Module, length: int) -> int:
+    return (length - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
+
+
+def _first_layer(layer: nn.Module, signal: Tensor, lengths: list[int], rows: list[int]) -> Tensor:
+    """Normalised pre-activations (R, K): so many rows for each clip, of which `lengths` are its own."""
+    (kernel,), (stride,) = layer.conv.kernel_size, layer.conv.stride
+    windows = functional.pad(signal, (0, kernel - stride)).unfold(0, kernel, stride).contiguous()  # (R, W)
+    weight = layer.conv.weight[:, 0]
+    if not isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm):
+        return _bias_and_norm(layer, functional.linear(windows, weight))
+    own = [part[:length] for part, length in zip(windows.split(rows), lengths, strict=True)]
+    folded, shift = fold_group_norm(weight, layer.layer_norm, own)
+    device = signal.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else signal.dtype
+    return _FoldedConv.apply(windows, folded, shift, rows, dtype)
+
+
+def fold_group_norm(weight: Tensor, norm: nn.GroupNorm, windows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Weights (B, K, W) and shifts (B, K) that stand for weights (K, W) and the norm, for each clip's windows (F, W).
+
+    A channel's output w.x has mean w.m and variance w'Cw over windows x with mean m and covariance C. In fp64, and
+    with windows centred before they are squared: neither an offset nor a long silence cancels.
+    """
+    weight = weight.double()
+    means = torch.stack([own.double().mean(dim=0) for own in windows])  # (B, W)
+    centred = [own - mean for own, mean in zip(windows, means, strict=True)]
+    covariances = torch.stack([own.t() @ own / len(own) for own in centred])  # (B, W, W)
+    variance = torch.einsum("kw,bwv,kv->bk", weight, covariances, weight).clamp(min=0)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    shift = norm.bias - scale * (means @ weight.t())
+    dtype = windows[0].dtype
+    return (scale[..., None] * weight).to(dtype), shift.to(dtype)
+
+
+def _bias_and_norm(layer: nn.Module, hidden: Tensor) -> Tensor:
+    """What the layer-norm kind has between its convolution and its activation."""
+    if layer.conv.bias is not None:
+        hidden = hidden + layer.conv.bias.to(hidden.dtype)
+    if isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm):
+        hidden = layer.layer_norm(hidden).to(hidden.dtype)
+    return hidden
+
+
+class _FoldedConv(torch.autograd.Function):
+    """Windows (R, W) of each clip times the clip's own weights (B, K, W), plus its shift (B, K)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, windows: Tensor, weight: Tensor, shift: Tensor, rows: list[int], dtype: torch.dtype
+    ) -> Tensor:
+        ctx.save_for_backward(windows, weight)
+        ctx.rows = rows
+        out = windows.new_empty(len(windows), shift.shape[1], dtype=dtype)
+        for x, y, w, c in zip(windows.split(rows), out.split(rows), weight, shift, strict=True):
+            for part, target in zip(x.split(TILE_ROWS), y.split(TILE_ROWS), strict=True):
+                target.copy_(torch.addmm(c, part, w.t()))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        windows, weight = ctx.saved_tensors
+        d_weight, d_shift = torch.zeros_like(weight), weight.new_zeros(weight.shape[:2])
+        for i, (x, g) in enumerate(zip(windows.split(ctx.rows), grad.split(ctx.rows), strict=True)):
+            for part, g_part in zip(x.split(TILE_ROWS), g.split(TILE_ROWS), strict=True):
+                g_part = g_part.to(weight.dtype)
+                d_weight[i].addmm_(g_part.t(), part)
+                d_shift[i] += g_part.sum(dim=0)
+        return None, d_weight, d_shift, None, None
+
+
+class _GeluConv(torch.autograd.Function):
+    """Convolution over rows of GELU(z): (R, K) -> (R / stride, K'), with transformers' weight (K', K, kernel)."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(z, weight)
+        ctx.stride = stride
+        here, after = _taps(weight, stride, z.dtype)
+        groups = z.view(-1, stride * z.shape[1])
+        out = z.new_empty(len(groups), len(weight))
+        for start in range(0, len(out), TILE_ROWS):
+            target = out[start : start + TILE_ROWS]
+            x = functional.gelu(groups[start : start + TILE_ROWS + 1])  # one more: the last row's successor
+            torch.mm(x[: len(target)], here, out=target)
+            target[: len(x) - 1].addmm_(x[1:, : len(after)], after)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight = ctx.saved_tensors
+        here, after = _taps(weight, ctx.stride, z.dtype)
+        groups = z.view(-1, ctx.stride * z.shape[1])
+        d_groups = torch.empty_like(groups)
+        total = torch.promote_types(z.dtype, torch.float32)  # tiles add up in fp32
+        d_here, d_after = torch.zeros_like(here, dtype=total), torch.zeros_like(after, dtype=total)
+        for start in range(0, len(grad), TILE_ROWS):
+            g = grad[start : start + TILE_ROWS]
+            before = grad[max(start - 1, 0) : start + len(g) - 1]  # of the rows whose successors these are
+            tile = groups[start : start + TILE_ROWS + 1]
+            x = functional.gelu(tile)
+            d_here += x[: len(g)].t() @ g
+            d_after += x[1:, : len(after)].t() @ g[: len(x) - 1]
+            d_x = g @ here.t()
+            d_x[len(g) - len(before) :, : len(after)].addmm_(before, after.t())
+            d_groups[start : start + len(g)] = torch.ops.aten.gelu_backward(d_x, tile[: len(g)])
+        d_taps = torch.cat([d_here, d_after]).view(weight.shape[2], weight.shape[1], weight.shape[0])
+        return d_groups.view_as(z), d_taps.permute(2, 1, 0).to(weight.dtype), None
+
+
+def _taps(weight: Tensor, stride: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The kernel's taps on a group (stride * K, K') and on its successor (the rest, K')."""
+    taps = weight.to(dtype).permute(2, 1, 0)  # (kernel, K, K')
+    return taps[:stride].flatten(0, 1), taps[stride:].flatten(0, 1)
