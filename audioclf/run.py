@@ -24,6 +24,7 @@ from .errors import ConfigError
 from .evaluation import Evaluation
 from .metrics import is_better
 from .models.classifier import AudioClassifier, Loss, build_loss, freeze
+from .models.dropout import use_gap_dropout
 from .models.frontend import min_samples
 from .progress import Reporter
 from .runtime import choose_precision
@@ -116,6 +117,8 @@ def set_up(
     model.to(device)
     model.frontend = config.frontend
     freeze(model, config.freeze)
+    if device.type == "cpu":
+        use_gap_dropout(model.backbone)
     collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
     loaders = {
         part: make_loader(

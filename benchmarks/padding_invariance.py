@@ -31,7 +31,7 @@ from audioclf.models.frontend import encode_waveform
 
 RATE = 16_000
 OURS, MASK, NO_MASK = SIDES = ("audioclf", "transformers, with mask", "transformers, no mask")
-VARIANTS = ("transformers", "audioclf, no mask", "audioclf, masked")
+VARIANTS = ("transformers", "reference form, not masked", "reference form, masked", "fast form, masked")
 SHAPE = {"num_hidden_layers": 2, "feat_proj_layer_norm": False, "apply_spec_augment": False, "num_labels": 10}
 FULL_SIZE = transformers.HubertConfig(**SHAPE)  # DistilHuBERT's
 
@@ -159,14 +159,18 @@ def draw_curves(subject: Subject, clips: list[np.ndarray], path: Path) -> list[d
 
 
 def frontend_pass(variant: str, backward: bool, seconds: float) -> Callable[[], None]:
-    """One pass of DistilHuBERT's waveform CNN over four clips padded to so many seconds, ready to be called."""
+    """One pass of DistilHuBERT's waveform CNN over four clips padded to so many seconds, ready to be called.
+
+    The clips are 100, 90, 80 and 70 % of it long; only the fast form need not compute the padding.
+    """
     cnn = transformers.HubertModel(FULL_SIZE).feature_extractor.train(backward)
     waveforms = torch.randn(4, round(seconds * RATE))
-    lengths = waveforms.shape[1] * torch.tensor([10, 9, 8, 7]) // 10 if variant == "audioclf, masked" else None
+    lengths = None if "not" in variant else waveforms.shape[1] * torch.tensor([10, 9, 8, 7]) // 10
+    form = variant.split()[0]
 
     def run() -> None:
         with torch.inference_mode(not backward):
-            frames = cnn(waveforms) if variant == "transformers" else encode_waveform(cnn, waveforms, lengths)
+            frames = cnn(waveforms) if variant == "transformers" else encode_waveform(cnn, waveforms, lengths, form)
         if backward:
             frames.square().mean().backward()
             cnn.zero_grad()

@@ -10,7 +10,7 @@ import audioclf
 PACKAGE = Path(audioclf.__file__).parent
 LAYERS = [
     {"__init__", "errors", "config", "schedule", "accumulate", "interrupt"},
-    {"audio", "metrics", "runtime", "models.frontend", "models.frontend_fast", "models.heads"},
+    {"audio", "metrics", "runtime", "models.frontend", "models.frontend_fast", "models.heads", "models.dropout"},
     {"cache", "models.backbone", "models.hf"},
     {
         *{f"datasets.{path.stem}" for path in (PACKAGE / "datasets").glob("*.py")},

@@ -27,6 +27,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from ..runtime import at_least_fp32
+
 TILE_ROWS = 2048
 """Rows of output computed at a time: large enough for a product's full speed, small enough for the cache."""
 
@@ -46,16 +48,27 @@ def applies(feature_extractor: nn.Module) -> bool:
 
 
 def encode_packed(feature_extractor: nn.Module, input_values: Tensor, num_samples: Tensor) -> Tensor:
-    """Frames (B, F, K) of waveforms (B, T) of which the first `num_samples` (B,) are a clip's own; zeros beyond."""
-    first, *rest = feature_extractor.conv_layers
-    total_stride = math.prod(layer.conv.stride[0] for layer in feature_extractor.conv_layers)
+    """Frames (B, F, K) of waveforms (B, T) of which the first `num_samples` (B,) are a clip's own; zeros beyond.
+
+    They are in autocast's type where it is on, and so are the products of all layers but the first, whose ten inputs
+    cost nothing in fp32; statistics are never in half precision.
+    """
+    device = input_values.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input_values.dtype
+    with torch.autocast(device, enabled=False):
+        return _encode_packed(feature_extractor, input_values, num_samples, dtype)
+
+
+def _encode_packed(cnn: nn.Module, input_values: Tensor, num_samples: Tensor, dtype: torch.dtype) -> Tensor:
+    first, *rest = cnn.conv_layers
+    total_stride = math.prod(layer.conv.stride[0] for layer in cnn.conv_layers)
     lengths = num_samples.tolist()
     slots = [-(-length // total_stride) * total_stride for length in lengths]
     signal = torch.cat(
         [functional.pad(row[:n], (0, slot - n)) for row, n, slot in zip(input_values, lengths, slots, strict=True)]
     )
     lengths = [_num_outputs(first, length) for length in lengths]
-    hidden = _first_layer(first, signal, lengths, [slot // first.conv.stride[0] for slot in slots])
+    hidden = _first_layer(first, signal, lengths, [slot // first.conv.stride[0] for slot in slots], dtype)
     for layer in rest:
         hidden = _GeluConv.apply(hidden, layer.conv.weight, layer.conv.stride[0])
         hidden = _bias_and_norm(layer, hidden)
@@ -69,17 +82,15 @@ def _num_outputs(layer: nn.Module, length: int) -> int:
     return (length - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
 
 
-def _first_layer(layer: nn.Module, signal: Tensor, lengths: list[int], rows: list[int]) -> Tensor:
+def _first_layer(layer: nn.Module, signal: Tensor, lengths: list[int], rows: list[int], dtype: torch.dtype) -> Tensor:
     """Normalised pre-activations (R, K): so many rows for each clip, of which `lengths` are its own."""
     (kernel,), (stride,) = layer.conv.kernel_size, layer.conv.stride
     windows = functional.pad(signal, (0, kernel - stride)).unfold(0, kernel, stride).contiguous()  # (R, W)
     weight = layer.conv.weight[:, 0]
     if not isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm):
-        return _bias_and_norm(layer, functional.linear(windows, weight))
+        return _bias_and_norm(layer, functional.linear(windows, weight).to(dtype))
     own = [part[:length] for part, length in zip(windows.split(rows), lengths, strict=True)]
     folded, shift = fold_group_norm(weight, layer.layer_norm, own)
-    device = signal.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else signal.dtype
     return _FoldedConv.apply(windows, folded, shift, rows, dtype)
 
 
@@ -105,7 +116,7 @@ def _bias_and_norm(layer: nn.Module, hidden: Tensor) -> Tensor:
     if layer.conv.bias is not None:
         hidden = hidden + layer.conv.bias.to(hidden.dtype)
     if isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm):
-        hidden = layer.layer_norm(hidden).to(hidden.dtype)
+        hidden = layer.layer_norm(at_least_fp32(hidden)).to(hidden.dtype)
     return hidden
 
 
