@@ -32,7 +32,7 @@ class Clips:
         crop_seed: With a seed, the cut is at a random place, drawn from (seed, epoch, index); else at the start.
     """
 
-    store: cache.WaveformStore
+    store: cache.ArrayStore
     positions: tuple[int, ...]
     names: tuple[str, ...]
     labels: tuple[int, ...]
@@ -44,7 +44,7 @@ class Clips:
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, epoch = key
-        waveform = self.store.waveform(self.positions[index])
+        waveform = self.store.array(self.positions[index])
         start = 0
         spare = len(waveform) - int(self.lengths[index])
         if spare and self.crop_seed is not None:
@@ -154,7 +154,7 @@ def _recipe(sampling_rate: int) -> str:
 
 
 def _part(
-    store: cache.WaveformStore,
+    store: cache.ArrayStore,
     clips: Sequence[tuple[int, Example]],
     label2id: dict[str, int],
     max_samples: int | None,
@@ -182,7 +182,7 @@ def _judge(reasons: Sequence[str], num_clips: int, bad_audio: str) -> None:
         )
 
 
-def _notes(store: cache.WaveformStore, examples: Sequence[Example]) -> list[str]:
+def _notes(store: cache.ArrayStore, examples: Sequence[Example]) -> list[str]:
     notes = []
     reasons = list(store.errors.values())
     if reasons:

@@ -89,11 +89,13 @@ class TrainConfig:
     """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
 
     frontend: Frontend = "auto"
-    """How the waveform CNN is computed, with equal results: transformers' own layers (reference) or matrix products
-    (fast); auto takes the latter on a CPU."""
+    """Form of the waveform CNN, with equal results: transformers' layers (reference) or, on a CPU by default, fast."""
 
     freeze: Freeze = "none"
     """Part of the encoder that is not trained: nothing, its waveform CNN, or all of it."""
+
+    cache_features: bool | None = None
+    """Compute what a frozen encoder gives once a clip and keep it on disk; when not given: wherever it can be done."""
 
     max_seconds: float = 30.0
     """Longer clips are cut to this many seconds: their start, or a random crop with `random_crop`."""
@@ -145,6 +147,8 @@ class TrainConfig:
                 raise ConfigError(f"{name}={value!r} must be the path of a folder.")
         if not isinstance(self.model, str) and not hasattr(self.model, "model_type"):
             raise ConfigError(f"model={self.model!r} is no hub id, folder, config.json or transformers config.")
+        if self.cache_features not in (None, True, False):
+            raise ConfigError(f"cache_features={self.cache_features!r} must be True or False, or left out.")
         for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
             check_int(name, getattr(self, name), minimum=1)
         for name in ("eval_batch_size", "patience"):
@@ -161,6 +165,16 @@ class TrainConfig:
         _check_number("valid_fraction", self.valid_fraction, above=0, below=1)
         _check_named_or_callable("head", self.head, ("mean", "attention"))
         _check_named_or_callable("loss", self.loss, ("cross_entropy",))
+        if self.cache_features and self.freeze == "none":
+            raise ConfigError(
+                "cache_features=True keeps what a frozen encoder gives, but with freeze='none' all of it is trained: "
+                "set freeze='feature_encoder' or 'backbone', or leave cache_features out."
+            )
+        if self.cache_features and self.random_crop:
+            raise ConfigError(
+                "cache_features=True keeps one array a clip, but random_crop changes the clip in every epoch: choose "
+                "one of them."
+            )
         _check_class_weights(self.class_weights)
         if not self.output_dir:
             raise ConfigError("output_dir is empty: name a folder for the results.")

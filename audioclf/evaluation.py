@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .errors import ConfigError
 from .metrics import classification_metrics, confusion_matrix
+from .models.classifier import AudioClassifier
 from .runtime import at_least_fp32, autocast
 
 
@@ -28,7 +29,7 @@ class Evaluation:
 
 
 def evaluate_loader(
-    model: nn.Module,
+    model: AudioClassifier,
     loader: DataLoader,
     loss_function: Callable[[Tensor, Tensor], Tensor],
     *,
@@ -50,13 +51,19 @@ def evaluate_loader(
     return Evaluation({"loss": total_loss / len(targets), **classification_metrics(confusion)}, confusion)
 
 
-def forward(model: nn.Module, batch: dict[str, Tensor], device: torch.device, precision: str) -> Tensor:
+def forward(model: AudioClassifier, batch: dict[str, Tensor], device: torch.device, precision: str) -> Tensor:
     """Logits (B, C), never in half precision, of a collated batch that still lies on the CPU."""
-    mask = batch["attention_mask"]
-    # Asked here, on the CPU, where the answer needs no waiting for the device.
-    mask = None if bool(mask.all()) else mask.to(device, non_blocking=True)
+
+    def moved(name: str, padded: bool = True) -> Tensor | None:
+        return batch[name].to(device, non_blocking=True) if padded else None
+
     with autocast(device, precision):
-        logits = model(batch["input_values"].to(device, non_blocking=True), mask)
+        # Whether there is padding is asked here, on the CPU, where the answer needs no waiting for the device.
+        if "features" in batch:
+            padded = bool((batch["num_frames"] < batch["features"].shape[1]).any())
+            logits = model.from_features(moved("features"), moved("num_frames", padded))
+        else:
+            logits = model(moved("input_values"), moved("attention_mask", not batch["attention_mask"].all()))
     return at_least_fp32(logits)
 
 

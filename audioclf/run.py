@@ -16,12 +16,13 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from . import __version__, export
 from .accumulate import num_windows
-from .clips import DecodedSplits
+from .clips import Clips, DecodedSplits
 from .collate import Collator
 from .config import ClassWeights, TrainConfig, nearest
 from .datasets.base import AudioSplits
 from .errors import ConfigError
 from .evaluation import Evaluation
+from .features import FeatureClips, cache_features, collate_features, fit_on_disk
 from .metrics import is_better
 from .models.classifier import AudioClassifier, Loss, build_loss, freeze
 from .models.dropout import use_gap_dropout
@@ -100,6 +101,7 @@ class Run:
     num_steps: int
     reporter: Reporter
     save: Callable[[str, State, Evaluation | None], None]
+    notes: tuple[str, ...]
     state: State = field(default_factory=State)
 
 
@@ -119,17 +121,17 @@ def set_up(
     freeze(model, config.freeze)
     if device.type == "cpu":
         use_gap_dropout(model.backbone)
-    collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
+    parts, collate, notes = _training_data(config, device, precision, decoded, model, extractor)
     loaders = {
         part: make_loader(
             clips,
-            collator,
+            collate,
             batch_size=config.batch_size if part == "train" else config.eval_batch_size or config.batch_size,
             seed=config.seed if part == "train" else None,
             num_workers=config.num_workers,
             pin_memory=device.type == "cuda",
         )
-        for part, clips in decoded.parts.items()
+        for part, clips in parts.items()
     }
     _clear(output_dir)
     loss = build_loss(config.loss, model.config)
@@ -156,7 +158,42 @@ def set_up(
         num_steps=num_steps,
         reporter=Reporter(output_dir, splits.labels, num_steps, config.progress),
         save=save,
+        notes=notes,
     )
+
+
+def _training_data(
+    config: TrainConfig,
+    device: torch.device,
+    precision: str,
+    decoded: DecodedSplits,
+    model: AudioClassifier,
+    extractor: Wav2Vec2FeatureExtractor,
+) -> tuple[dict[str, Clips] | dict[str, FeatureClips], Callable, tuple[str, ...]]:
+    """The clips of each part, as waveforms or as cached features, what collates them, and sentences for the user."""
+    collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
+    wanted = config.cache_features
+    if wanted is None:
+        wanted = config.freeze != "none" and not config.random_crop
+        if wanted and not fit_on_disk(model, decoded.parts, precision, config.cache_dir):
+            note = (
+                "The disk has no room to keep what the frozen encoder gives, so it is computed in every epoch; for a "
+                "larger disk give cache_dir."
+            )
+            return decoded.parts, collator, (note,)
+    if not wanted:
+        return decoded.parts, collator, ()
+    parts = cache_features(
+        model,
+        decoded.parts,
+        collator,
+        precision=precision,
+        device=device,
+        cache_dir=config.cache_dir,
+        progress=config.progress,
+    )
+    store = next(iter(parts.values())).store
+    return parts, collate_features, (f"Features of the frozen encoder: {store.num_bytes / 2**20:,.0f} MiB on disk.",)
 
 
 def _class_weights(option: ClassWeights, splits: AudioSplits, train_labels: Sequence[int]) -> Tensor:

@@ -1,14 +1,14 @@
 """The order of clips: batches of like length, a pure function of (seed, epoch)."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from .clips import Clips
-from .collate import Collator
+from .features import FeatureClips
 
 BUCKET_BATCHES = 50
 """Batches' worth of randomly drawn clips that are sorted by length together: little padding, yet random batches."""
@@ -69,13 +69,19 @@ def _ignore_interrupts(_worker: int) -> None:
 
 
 def make_loader(
-    clips: Clips, collator: Collator, *, batch_size: int, seed: int | None, num_workers: int, pin_memory: bool
+    clips: Clips | FeatureClips,
+    collate: Callable,
+    *,
+    batch_size: int,
+    seed: int | None,
+    num_workers: int,
+    pin_memory: bool,
 ) -> DataLoader:
     """Batches of one part, in the order of a `LengthBucketSampler` with that seed (its `batch_sampler`)."""
     return DataLoader(
         clips,
         batch_sampler=LengthBucketSampler(clips.lengths, batch_size, seed),
-        collate_fn=collator,
+        collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,

@@ -24,7 +24,7 @@ from .errors import ConfigError, DatasetError, TrainingError
 from .evaluation import Evaluation, clip_losses, evaluate_loader, forward
 from .interrupt import Interrupt
 from .models.backbone import load_feature_extractor
-from .models.classifier import build_classifier, load_classifier
+from .models.classifier import build_classifier, freeze, load_classifier
 from .progress import results_table
 from .run import Run, StepLog, prepare_output_dir, set_up
 from .runtime import choose_device, deterministic_algorithms, seed_everything
@@ -233,6 +233,8 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
     test = None
     if "test" in run.loaders:
         best_model = load_classifier(str(checkpoint_dir), config.head).to(run.device)
+        freeze(best_model, config.freeze)
+        best_model.frontend = config.frontend
         test = _evaluate(run, "test", best_model)
     values = {"best_epoch": state.best_epoch, "best_metrics": state.best.metrics}
     run.reporter.end(epoch=state.epoch, step=state.step, **values, test_metrics=test and test.metrics)
@@ -283,5 +285,5 @@ def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits) -> None:
     )
     store = next(iter(decoded.parts.values())).store
     run.reporter.say(f"Decoded audio: {store.num_bytes / 2**20:,.0f} MiB in {str(store.folder)!r}.")
-    for note in (*splits.notes, *decoded.notes):
+    for note in (*splits.notes, *decoded.notes, *run.notes):
         run.reporter.say(f"note: {note}")

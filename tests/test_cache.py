@@ -45,7 +45,7 @@ def build(cache_dir, decode, identities=IDENTITIES, recipe="r"):
 def assert_right(store, num_clips=NUM_CLIPS) -> None:
     assert len(store.lengths) == num_clips
     for index in range(num_clips):
-        np.testing.assert_array_equal(store.waveform(index), clip(index))
+        np.testing.assert_array_equal(store.array(index), clip(index))
 
 
 # A process of its own that builds the store, a few milliseconds a clip; it prints how many clips it decoded.
@@ -85,15 +85,15 @@ def output_of(process: subprocess.Popen) -> str:
 def test_waveforms_come_back_bit_identical(tmp_path):
     special = np.array([0.0, -0.0, 1e-45, 3.4e38, -1.0, np.pi], np.float32)
     store = build(tmp_path, lambda i: special if i == 0 else clip(i))
-    assert store.waveform(0).tobytes() == special.tobytes()
+    assert store.array(0).tobytes() == special.tobytes()
     for index in range(1, NUM_CLIPS):
-        assert store.waveform(index).tobytes() == clip(index).tobytes()
-    assert store.num_bytes == (store.folder / "samples.f32").stat().st_size
+        assert store.array(index).tobytes() == clip(index).tobytes()
+    assert store.num_bytes == (store.folder / "values.bin").stat().st_size
     np.testing.assert_array_equal(store.offsets, np.concatenate([[0], np.cumsum(store.lengths)[:-1]]))
 
 
 def test_waveforms_are_memory_mapped_and_read_only(tmp_path):
-    waveform = build(tmp_path, clip).waveform(3)
+    waveform = build(tmp_path, clip).array(3)
     assert isinstance(waveform, np.memmap)
     assert waveform.dtype == np.float32
     with pytest.raises(ValueError, match="read-only"):
@@ -147,10 +147,10 @@ def test_errors_and_silence_are_recorded(tmp_path):
         assert store.errors == {i: f"'clip {i}': is \"broken\" 음악;\nreally." for i in (4, 29)}
         assert store.silent == (7,)
         assert [int(store.lengths[i]) for i in (4, 7, 29)] == [0, 20, 0]
-        np.testing.assert_array_equal(store.waveform(7), np.zeros(20))
-        np.testing.assert_array_equal(store.waveform(5), clip(5))
-        with pytest.raises(IndexError, match="clip 4 holds no samples: 'clip 4': is"):
-            store.waveform(4)
+        np.testing.assert_array_equal(store.array(7), np.zeros(20))
+        np.testing.assert_array_equal(store.array(5), clip(5))
+        with pytest.raises(IndexError, match="clip 4 holds nothing: 'clip 4': is"):
+            store.array(4)
 
 
 def test_a_clip_that_can_be_read_again_is_not_held_to_its_old_error(tmp_path):
@@ -270,18 +270,18 @@ def test_garbage_at_the_end_of_the_journal(tmp_path, monkeypatch, garbage):
 @pytest.mark.parametrize("left", [0, 1, 4 * 700 + 3])
 def test_samples_shorter_than_the_journal(tmp_path, monkeypatch, left):
     folder = half_built(tmp_path, monkeypatch)
-    os.truncate(folder / "samples.f32", left)
+    os.truncate(folder / "values.bin", left)
     assert_right(build(tmp_path, Decoder()))
 
 
 def test_samples_longer_than_the_journal(tmp_path, monkeypatch):
     folder = half_built(tmp_path, monkeypatch)
-    with open(folder / "samples.f32", "ab") as file:
+    with open(folder / "values.bin", "ab") as file:
         file.write(b"\xff" * 1001)
     assert_right(build(tmp_path, Decoder()))
 
 
-@pytest.mark.parametrize("damaged", ["samples.f32", "journal.jsonl"])
+@pytest.mark.parametrize("damaged", ["values.bin", "journal.jsonl"])
 @pytest.mark.parametrize("left", [0, 100, None], ids=["emptied", "cut", "deleted"])
 def test_complete_store_that_lost_its_end_is_repaired(tmp_path, damaged, left):
     """By a full disk, a copy that stopped, a cleaner of temporary files."""
@@ -344,7 +344,7 @@ def peak_mb():
 cache.build(["warm up"], lambda _: np.ones(10, np.float32), recipe="r", cache_dir={cache_dir!r})
 before = peak_mb()
 store = cache.build([str(i) for i in range(200)], decode, recipe="r", cache_dir={cache_dir!r})
-assert all(store.waveform(i)[-1] == i for i in range(200))
+assert all(store.array(i)[-1] == i for i in range(200))
 print(peak_mb() - before)
 """
 

@@ -14,7 +14,7 @@ LAYERS = [
     {"cache", "models.backbone", "models.hf"},
     {
         *{f"datasets.{path.stem}" for path in (PACKAGE / "datasets").glob("*.py")},
-        *("clips", "collate", "sampling", "models.classifier"),
+        *("clips", "collate", "features", "sampling", "models.classifier"),
     },
     {"evaluation", "export", "progress"},
     {"run", "training", "inference"},

@@ -40,16 +40,36 @@ def encode(
     """
     num_samples = None if attention_mask is None else attention_mask.sum(dim=1)
     features = encode_waveform(backbone.feature_extractor, input_values, num_samples, frontend)
-    mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-    if num_samples is not None:
-        lengths = num_frames(num_samples, backbone.config)
-        mask = torch.arange(features.shape[1], device=features.device) < lengths[:, None]
+    return encode_features(
+        backbone, features, None if num_samples is None else num_frames(num_samples, backbone.config)
+    )
+
+
+def encode_features(backbone: nn.Module, features: Tensor, lengths: Tensor | None) -> tuple[list[Tensor], Tensor]:
+    """Runs what follows the waveform CNN, on its frames (B, F, K).
+
+    Args:
+        backbone: The encoder as transformers builds it.
+        features: What `encode_waveform` gives.
+        lengths: Each clip's own frames (B,); None when there are no others.
+
+    Returns:
+        Frames and mask as `encode` gives them.
+    """
+    mask = frame_mask(features, lengths)
     hidden = backbone.feature_projection(features)
     # HuBERT's projection returns its output, that of the other families a pair.
     hidden = hidden[0] if isinstance(hidden, tuple) else hidden
     if hidden.shape[1] >= backbone.config.mask_time_length:  # SpecAugment refuses what is shorter than its mask
         hidden = backbone._mask_hidden_states(hidden, attention_mask=mask.long())
-    return _run_encoder(backbone.encoder, hidden, None if num_samples is None else mask), mask
+    return _run_encoder(backbone.encoder, hidden, None if lengths is None else mask), mask
+
+
+def frame_mask(frames: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mask (B, F) bool of each clip's own frames in (B, F, ...)."""
+    if lengths is None:
+        return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+    return torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]
 
 
 def _run_encoder(encoder: nn.Module, hidden: Tensor, mask: Tensor | None) -> list[Tensor]:
@@ -74,6 +94,12 @@ def _run_encoder(encoder: nn.Module, hidden: Tensor, mask: Tensor | None) -> lis
     for index in range(1, len(encoder.layers) + 1):
         frames.append(outputs.get(index, frames[-1]))  # a layer that LayerDrop skipped passes its input on
     return frames if last is frames[-1] else [*frames, last]
+
+
+def num_outputs(backbone: nn.Module) -> int:
+    """Entries of the frames that `encode` returns."""
+    # A stable-layer-norm encoder ends in a norm of its own.
+    return len(backbone.encoder.layers) + 1 + backbone.config.do_stable_layer_norm
 
 
 def load_config(model: Any) -> PretrainedConfig:

@@ -6,15 +6,17 @@ Shapes: B batch, T samples, C classes.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForAudioClassification, PretrainedConfig
 from transformers.utils import cached_file
 
-from ..config import Frontend
+from ..config import Freeze, Frontend
 from ..errors import CheckpointError, ConfigError
 from . import backbone as backbones
+from .frontend import encode_waveform
 from .heads import HEADS
 from .hf import AudioclfConfig, register
 
@@ -36,9 +38,11 @@ class AudioClassifier(nn.Module):
 
     Attributes:
         frontend: Form of the waveform CNN: `auto`, `fast` or `reference`, which give equal results.
+        frozen: Part of the encoder that is not trained: `none`, `feature_encoder` or `backbone`; see `freeze`.
     """
 
     frontend: Frontend = "auto"
+    frozen: Freeze = "none"
 
     def __init__(self, backbone: nn.Module, head: nn.Module, head_name: str) -> None:
         super().__init__()
@@ -59,6 +63,39 @@ class AudioClassifier(nn.Module):
     def forward(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits (B, C) of waveforms (B, T); `attention_mask` (B, T) may be None when nothing is padded."""
         return self.head(*backbones.encode(self.backbone, input_values, attention_mask, self.frontend))
+
+    def train(self, mode: bool = True) -> "AudioClassifier":
+        """As in torch, but a frozen encoder is a fixed function: no dropout, no SpecAugment."""
+        super().train(mode)
+        self.frozen_part.eval()
+        return self
+
+    @property
+    def frozen_part(self) -> nn.Module:
+        """The module that `freeze` has frozen; an empty one when it is none."""
+        parts = {"feature_encoder": self.backbone.feature_extractor, "backbone": self.backbone}
+        return parts.get(self.frozen, nn.Module())
+
+    @property
+    def feature_size(self) -> int:
+        """Values of one frame of `features`."""
+        if self.frozen == "feature_encoder":
+            return self.config.conv_dim[-1]
+        return self.config.hidden_size * backbones.num_outputs(self.backbone)
+
+    def features(self, input_values: Tensor) -> Tensor:
+        """What the frozen part gives (B, F, W) for unpadded waveforms (B, T): the CNN's frames, or all layers'."""
+        if self.frozen == "feature_encoder":
+            return encode_waveform(self.backbone.feature_extractor, input_values, None, self.frontend)
+        frames, _ = backbones.encode(self.backbone, input_values, None, self.frontend)
+        return torch.cat(frames, dim=-1)
+
+    def from_features(self, features: Tensor, lengths: Tensor | None) -> Tensor:
+        """Logits (B, C) of features (B, F, W), of which a clip's own are the first `lengths` (B,), or all."""
+        if self.frozen == "feature_encoder":
+            return self.head(*backbones.encode_features(self.backbone, features, lengths))
+        frames = features.split(self.config.hidden_size, dim=-1)
+        return self.head(list(frames), backbones.frame_mask(features, lengths))
 
 
 def build_classifier(model: Any, head: str | HeadBuilder, labels: Sequence[str]) -> AudioClassifier:
@@ -161,15 +198,10 @@ def build_loss(loss: str | Callable[[PretrainedConfig], Loss], config: Pretraine
     return built
 
 
-def freeze(classifier: AudioClassifier, part: str) -> None:
+def freeze(classifier: AudioClassifier, part: Freeze) -> None:
     """Excludes part of the encoder from training: `none`, `feature_encoder` (the waveform CNN) or `backbone`."""
-    frozen = {
-        "none": [],
-        "feature_encoder": [classifier.backbone.feature_extractor],
-        "backbone": [classifier.backbone],
-    }[part]
-    for module in frozen:
-        module.requires_grad_(False)
+    classifier.frozen = part
+    classifier.frozen_part.requires_grad_(False).eval()
 
 
 def _own_weights(model: str) -> dict[str, Tensor]:

@@ -185,7 +185,7 @@ class _GeluConv(torch.autograd.Function):
             d_x[len(g) - len(before) :, : len(after)].addmm_(before, after.t())
             d_groups[start : start + len(g)] = torch.ops.aten.gelu_backward(d_x, tile[: len(g)])
         d_taps = torch.cat([d_here, d_after]).view(weight.shape[2], weight.shape[1], weight.shape[0])
-        return d_groups.view_as(z), d_taps.permute(2, 1, 0).to(weight.dtype), None
+        return d_groups.view_as(z), d_taps.permute(2, 1, 0).to(weight.dtype).contiguous(), None
 
 
 def _taps(weight: Tensor, stride: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
