@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
+from .allocator import keep_freed_memory
 from .config import Device, Precision, TrainConfig, default_cache_dir
 from .errors import AudioclfError, AudioError
 
@@ -167,6 +168,7 @@ def cache(cache_dir: str | None = None, clear: bool = False) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    keep_freed_memory()  # the process is ours to tune
     commands = {"train": train, "evaluate": evaluate, "predict": predict, "cache": cache}
     try:
         return tyro.extras.subcommand_cli_from_dict(

@@ -59,15 +59,15 @@ def test_bit_identical(precision, tones, quick, tmp_path):
 
 def test_bit_identical_in_another_process(tones, tmp_path):
     tiny_config(**RANDOM).to_json_file(tmp_path / "config.json")
-    made = []
-    for run in ("1", "2"):
-        command = [sys.executable, "-m", "audioclf", "train", str(tones), "--model", str(tmp_path / "config.json")]
-        command += ["--output-dir", str(tmp_path / run), "--cache-dir", str(tmp_path / f"cache {run}")]
-        command += ["--num-epochs", "1", "--device", "cpu", "--precision", "fp32", "--logging-steps", "1"]
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": run})
-        made.append(bits(tmp_path / run))
-    assert made[0] == made[1]
-    assert len(made[0][0]) > 4
+    options = {"model": str(tmp_path / "config.json"), "num_epochs": 1, "device": "cpu", "precision": "fp32"}
+    audioclf.train(tones, output_dir=tmp_path / "here", cache_dir=tmp_path / "cache", progress=False, **options)
+    command = [sys.executable, "-m", "audioclf", "train", str(tones), "--output-dir", str(tmp_path / "there")]
+    command += ["--cache-dir", str(tmp_path / "other cache")]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": "1"})
+    assert bits(tmp_path / "here") == bits(tmp_path / "there")
+    assert len(bits(tmp_path / "here")[0]) > 2
 
 
 def test_evaluation_draws_no_random_numbers(tones, quick, tmp_path):

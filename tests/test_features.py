@@ -29,8 +29,7 @@ def numbers(history: list[dict]) -> list[float]:
 
 
 @pytest.mark.parametrize("part", ["feature_encoder", "backbone"])
-@pytest.mark.parametrize("head", ["mean", "attention"])
-@pytest.mark.parametrize("family", [{}, LAYER_NORM])
+@pytest.mark.parametrize(("head", "family"), [("mean", {}), ("attention", LAYER_NORM)])
 def test_training_is_the_same_with_and_without(part, head, family, tones, quick, tmp_path):
     """The clips are of different lengths: so are their features, and the batches are padded."""
     model = tiny_config(apply_spec_augment=True, mask_time_length=4, hidden_dropout=0.1, **family)

@@ -9,7 +9,7 @@ import audioclf
 
 PACKAGE = Path(audioclf.__file__).parent
 LAYERS = [
-    {"__init__", "errors", "config", "schedule", "accumulate", "interrupt"},
+    {"__init__", "errors", "config", "schedule", "accumulate", "interrupt", "allocator"},
     {"audio", "metrics", "runtime", "models.frontend", "models.frontend_fast", "models.heads", "models.dropout"},
     {"cache", "models.backbone", "models.hf"},
     {

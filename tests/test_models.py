@@ -108,6 +108,10 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="adapter"):
             load_config(tiny_config(Wav2Vec2Config, add_adapter=True))
 
+    def test_batch_norm(self):
+        with pytest.raises(ConfigError, match="BatchNorm in its positional convolution"):
+            load_config(tiny_config(conv_pos_batch_norm=True))
+
     def test_model_of_a_wrong_type(self):
         with pytest.raises(ConfigError, match="model=7 is no hub id"):
             load_config(7)

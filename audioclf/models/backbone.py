@@ -127,6 +127,11 @@ def load_config(model: Any) -> PretrainedConfig:
         raise ConfigError(
             f"model={str(model)[:200]!r} ends in an adapter (add_adapter), which classification cannot use."
         )
+    if getattr(config, "conv_pos_batch_norm", False):
+        raise ConfigError(
+            f"model={str(model)[:200]!r} has a BatchNorm in its positional convolution, which lets the clips of a "
+            "batch change each other's scores; audioclf does not train such encoders."
+        )
     return config
 
 

@@ -1,0 +1,19 @@
+"""The C library's memory allocator, which by default hands large blocks back to the system as soon as they are free."""
+
+import ctypes
+import platform
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Lets glibc keep large freed blocks for the next use; returns whether it could (Linux with glibc).
+
+    Each tensor above 128 KiB is otherwise a fresh mapping, whose pages the kernel clears at first touch; on a CPU that
+    can take as long as the arithmetic. It changes the whole process, so the commands call it and the library does not.
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    largest = 2**31 - 1
+    return bool(libc.mallopt(M_MMAP_THRESHOLD, largest) and libc.mallopt(M_TRIM_THRESHOLD, largest))
