@@ -1,9 +1,11 @@
 """Using a trained checkpoint: `load` gives a `Classifier`; `evaluate` scores one on a data set."""
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,7 +28,7 @@ from .runtime import choose_device, choose_precision
 from .sampling import LengthBucketSampler, make_loader
 
 CHUNK_BATCHES = 16
-"""Batches' worth of inputs decoded and sorted by length together: bounds memory for long lists."""
+"""Batches' worth of inputs decoded and sorted by length together; at most two such chunks are in memory."""
 
 
 class Classifier:
@@ -78,17 +80,27 @@ class Classifier:
         return self._top(self.probabilities(inputs, batch_size), top_k)
 
     def probabilities(self, inputs: Iterable[Any], batch_size: int = 8) -> np.ndarray:
-        """Class probabilities (N, C) float32 of many sounds, in their order."""
+        """Class probabilities (N, C) float32 of many sounds, in their order; memory stays flat however many."""
         check_int("batch_size", batch_size, minimum=1)
-        inputs = list(inputs)
-        chunk = CHUNK_BATCHES * batch_size
-        rows = [self._chunk_probabilities(inputs[i : i + chunk], batch_size) for i in range(0, len(inputs), chunk)]
-        return np.concatenate(rows) if rows else np.zeros((0, len(self.labels)), dtype=np.float32)
+        rows = [np.zeros((0, len(self.labels)), dtype=np.float32)]
+        with contextlib.closing(self._decoded(inputs, CHUNK_BATCHES * batch_size)) as chunks:
+            rows += [self._chunk_probabilities(waveforms, batch_size) for waveforms in chunks]
+        return np.concatenate(rows)
 
-    def _chunk_probabilities(self, inputs: Sequence[Any], batch_size: int) -> np.ndarray:
-        with ThreadPoolExecutor() as pool:
-            waveforms = list(pool.map(self._waveform, inputs))
-        result = np.empty((len(inputs), len(self.labels)), dtype=np.float32)
+    def _decoded(self, inputs: Iterable[Any], size: int) -> Iterator[list[np.ndarray]]:
+        """Waveforms of so many inputs at a time; the next ones are decoded while the model works on these."""
+        remaining = iter(inputs)
+        pool = ThreadPoolExecutor()
+        try:
+            ahead = [pool.submit(self._waveform, sound) for sound in islice(remaining, size)]
+            while ahead:
+                current, ahead = ahead, [pool.submit(self._waveform, sound) for sound in islice(remaining, size)]
+                yield [future.result() for future in current]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _chunk_probabilities(self, waveforms: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
+        result = np.empty((len(waveforms), len(self.labels)), dtype=np.float32)
         lengths = [len(waveform) for waveform in waveforms]
         with torch.inference_mode():
             for keys in LengthBucketSampler(lengths, batch_size, seed=None):

@@ -77,6 +77,29 @@ def test_forms_of_input(classifier, clips, tmp_path):
     assert len(classifier(path for path in clips)) == len(clips)
 
 
+def test_a_long_list_is_read_two_chunks_at_a_time(classifier, clips, monkeypatch):
+    """However many sounds there are, so many are in memory; the next ones are decoded while the model works."""
+    taken, ahead = [], []
+
+    def sounds():
+        for number in range(100):
+            taken.append(number)
+            yield clips[number % len(clips)]
+
+    real = type(classifier)._chunk_probabilities
+
+    def noting(self, waveforms, batch_size):
+        ahead.append((len(taken), len(waveforms)))
+        return real(self, waveforms, batch_size)
+
+    monkeypatch.setattr(type(classifier), "_chunk_probabilities", noting)
+    streamed = classifier.probabilities(sounds(), batch_size=1)
+    assert ahead[:3] == [(32, 16), (48, 16), (64, 16)]
+    monkeypatch.undo()
+    expected = classifier.probabilities(clips, batch_size=1)
+    np.testing.assert_allclose(streamed, expected[[number % len(clips) for number in range(100)]], atol=1e-6)
+
+
 def test_top_k(classifier, clips):
     scores = classifier(clips[0], top_k=None)
     assert [entry["score"] for entry in scores] == sorted((entry["score"] for entry in scores), reverse=True)
