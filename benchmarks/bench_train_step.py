@@ -80,9 +80,10 @@ def make_step(side: str, options: argparse.Namespace) -> Callable[[], None]:
     labels = torch.arange(options.clips) % len(LABELS)
     if side == "transformers":
         model = transformers.AutoModelForAudioClassification.from_config(config)
-        frozen = {"none": [], "feature_encoder": [model.hubert.feature_extractor], "backbone": [model.hubert]}
-        for module in frozen[options.freeze]:
-            module.requires_grad_(False)
+        if options.freeze != "none":
+            model.freeze_feature_encoder()
+        if options.freeze == "backbone":
+            model.freeze_base_model()
 
         def logits() -> torch.Tensor:
             with autocast(CPU, options.precision):
