@@ -61,6 +61,9 @@ class TrainConfig:
     eval_batch_size: int | None = None
     """Clips in one forward pass of evaluation; `batch_size` when not given."""
 
+    max_batch_seconds: float | None = None
+    """Seconds of audio in one forward pass, with padding; batches of long clips then hold fewer than `batch_size`."""
+
     learning_rate: float = 5e-5
     """Peak learning rate of AdamW."""
 
@@ -158,8 +161,9 @@ class TrainConfig:
         check_int("seed", self.seed, minimum=0, maximum=2**32 - 1)
         for name in ("learning_rate", "max_grad_norm", "max_seconds"):
             _check_number(name, getattr(self, name), above=0)
-        if self.head_learning_rate is not None:
-            _check_number("head_learning_rate", self.head_learning_rate, above=0)
+        for name in ("head_learning_rate", "max_batch_seconds"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), above=0)
         _check_number("weight_decay", self.weight_decay, minimum=0)
         _check_number("warmup_ratio", self.warmup_ratio, minimum=0, maximum=1)
         _check_number("valid_fraction", self.valid_fraction, above=0, below=1)

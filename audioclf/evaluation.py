@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .errors import ConfigError
+from .loaders import prefetch
 from .metrics import classification_metrics, confusion_matrix
 from .models.classifier import AudioClassifier
 from .runtime import at_least_fp32, autocast
@@ -41,8 +42,8 @@ def evaluate_loader(
     model.eval()
     total_loss, targets, predictions = 0.0, [], []
     with torch.inference_mode():
-        for batch in loader:
-            labels = batch["labels"].to(device)
+        for batch in prefetch(loader):
+            labels = batch["labels"].to(device, non_blocking=True)
             logits = forward(model, batch, device, precision)
             total_loss += float(clip_losses(loss_function, logits, labels).cpu().double().sum())
             targets += labels.tolist()
@@ -52,18 +53,19 @@ def evaluate_loader(
 
 
 def forward(model: AudioClassifier, batch: dict[str, Tensor], device: torch.device, precision: str) -> Tensor:
-    """Logits (B, C), never in half precision, of a collated batch that still lies on the CPU."""
+    """Logits (B, C), never in half precision, of a collated batch that still lies on the CPU.
 
-    def moved(name: str, padded: bool = True) -> Tensor | None:
-        return batch[name].to(device, non_blocking=True) if padded else None
-
+    Masks and lengths stay there: what is counted on the CPU needs no waiting for the device.
+    """
     with autocast(device, precision):
-        # Whether there is padding is asked here, on the CPU, where the answer needs no waiting for the device.
         if "features" in batch:
-            padded = bool((batch["num_frames"] < batch["features"].shape[1]).any())
-            logits = model.from_features(moved("features"), moved("num_frames", padded))
+            features, lengths = batch["features"], batch["num_frames"]
+            padded = bool((lengths < features.shape[1]).any())
+            logits = model.from_features(features.to(device, non_blocking=True), lengths if padded else None)
         else:
-            logits = model(moved("input_values"), moved("attention_mask", not batch["attention_mask"].all()))
+            mask = batch["attention_mask"]
+            padded = not bool(mask.all())
+            logits = model(batch["input_values"].to(device, non_blocking=True), mask if padded else None)
     return at_least_fp32(logits)
 
 

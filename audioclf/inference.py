@@ -21,11 +21,12 @@ from .datasets.load import load_dataset
 from .errors import DatasetError
 from .evaluation import evaluate_loader, forward
 from .export import read_metadata
+from .loaders import make_loader
 from .models.backbone import load_feature_extractor
 from .models.classifier import AudioClassifier, build_loss, load_classifier
 from .models.frontend import min_samples
 from .runtime import choose_device, choose_precision
-from .sampling import LengthBucketSampler, make_loader
+from .sampling import LengthBucketSampler
 
 CHUNK_BATCHES = 16
 """Batches' worth of inputs decoded and sorted by length together; at most two such chunks are in memory."""

@@ -16,20 +16,18 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from . import __version__, export
 from .accumulate import num_windows
-from .clips import Clips, DecodedSplits
-from .collate import Collator
+from .clips import DecodedSplits
 from .config import ClassWeights, TrainConfig, nearest
 from .datasets.base import AudioSplits
 from .errors import ConfigError
 from .evaluation import Evaluation
-from .features import FeatureClips, cache_features, collate_features, fit_on_disk
+from .loaders import make_loaders
 from .metrics import is_better
+from .models.attention import use_own_attention
 from .models.classifier import AudioClassifier, Loss, build_loss, freeze
 from .models.dropout import use_gap_dropout
-from .models.frontend import min_samples
 from .progress import Reporter
 from .runtime import choose_precision
-from .sampling import make_loader
 
 RUN_FILES = ("best", "last", "tensorboard", "history.jsonl", "config.json")
 """What a run leaves in its output folder, and what `overwrite` deletes there."""
@@ -119,25 +117,19 @@ def set_up(
     model.to(device)
     model.frontend = config.frontend
     freeze(model, config.freeze)
+    use_own_attention(model.backbone)
     if device.type == "cpu":
         use_gap_dropout(model.backbone)
-    parts, collate, notes = _training_data(config, device, precision, decoded, model, extractor)
-    loaders = {
-        part: make_loader(
-            clips,
-            collate,
-            batch_size=config.batch_size if part == "train" else config.eval_batch_size or config.batch_size,
-            seed=config.seed if part == "train" else None,
-            num_workers=config.num_workers,
-            pin_memory=device.type == "cuda",
-        )
-        for part, clips in parts.items()
-    }
+    loaders, notes = make_loaders(config, device, precision, decoded, model, extractor)
     _clear(output_dir)
     loss = build_loss(config.loss, model.config)
     if isinstance(loss, nn.Module):
         loss.to(device)
-    num_steps = config.num_epochs * num_windows(len(loaders["train"]), config.gradient_accumulation_steps)
+    order = loaders["train"].batch_sampler
+    num_steps = sum(
+        num_windows(order.num_batches(epoch), config.gradient_accumulation_steps)
+        for epoch in range(1, config.num_epochs + 1)
+    )
     metadata = _metadata(config, splits, decoded, precision)
 
     def save(name: str, state: State, evaluation: Evaluation | None) -> None:
@@ -151,7 +143,7 @@ def set_up(
         precision=precision,
         model=model,
         loss=loss,
-        class_weights=_class_weights(config.class_weights, splits, decoded.parts["train"].labels),
+        class_weights=_class_weights(config.class_weights, splits, decoded.parts["train"].labels).to(device),
         optimizer=_optimizer(model, config, device),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         loaders=loaders,
@@ -162,42 +154,8 @@ def set_up(
     )
 
 
-def _training_data(
-    config: TrainConfig,
-    device: torch.device,
-    precision: str,
-    decoded: DecodedSplits,
-    model: AudioClassifier,
-    extractor: Wav2Vec2FeatureExtractor,
-) -> tuple[dict[str, Clips] | dict[str, FeatureClips], Callable, tuple[str, ...]]:
-    """The clips of each part, as waveforms or as cached features, what collates them, and sentences for the user."""
-    collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
-    wanted = config.cache_features
-    if wanted is None:
-        wanted = config.freeze != "none" and not config.random_crop
-        if wanted and not fit_on_disk(model, decoded.parts, precision, config.cache_dir):
-            note = (
-                "The disk has no room to keep what the frozen encoder gives, so it is computed in every epoch; for a "
-                "larger disk give cache_dir."
-            )
-            return decoded.parts, collator, (note,)
-    if not wanted:
-        return decoded.parts, collator, ()
-    parts = cache_features(
-        model,
-        decoded.parts,
-        collator,
-        precision=precision,
-        device=device,
-        cache_dir=config.cache_dir,
-        progress=config.progress,
-    )
-    store = next(iter(parts.values())).store
-    return parts, collate_features, (f"Features of the frozen encoder: {store.num_bytes / 2**20:,.0f} MiB on disk.",)
-
-
 def _class_weights(option: ClassWeights, splits: AudioSplits, train_labels: Sequence[int]) -> Tensor:
-    """Weight of each class in the training loss (C,), on the CPU where a batch's labels are.
+    """Weight of each class in the training loss (C,).
 
     `balanced`: all clips / (classes * clips of the class), as scikit-learn's `compute_class_weight`.
 

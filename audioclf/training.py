@@ -23,6 +23,7 @@ from .datasets.load import load_dataset
 from .errors import ConfigError, DatasetError, TrainingError
 from .evaluation import Evaluation, clip_losses, evaluate_loader, forward
 from .interrupt import Interrupt
+from .loaders import prefetch
 from .models.backbone import load_feature_extractor
 from .models.classifier import build_classifier, freeze, load_classifier
 from .progress import results_table
@@ -117,7 +118,7 @@ def _loop(run: Run) -> None:
             state.epoch = epoch
             run.loaders["train"].batch_sampler.set_epoch(epoch)
             model.train()
-            for window in windows(run.loaders["train"], config.gradient_accumulation_steps):
+            for window in windows(prefetch(run.loaders["train"]), config.gradient_accumulation_steps):
                 learning_rate = _set_learning_rate(run)
                 losses = _backward(run, window)
                 scaler.unscale_(optimizer)
@@ -161,13 +162,13 @@ def _set_learning_rate(run: Run) -> float:
 
 def _backward(run: Run, window: list[dict[str, Tensor]]) -> list[Tensor]:
     """Adds up the gradient of the window's mean loss; returns each micro-batch's share of that mean."""
-    weights = [run.class_weights[batch["labels"]] for batch in window]
-    total_weight = torch.cat(weights).sum().item()
+    labels = [batch["labels"].to(run.device, non_blocking=True) for batch in window]
+    total_weight = run.class_weights[torch.cat(labels)].sum()
     shares = []
-    for batch, weight in zip(window, weights, strict=True):
+    for batch, targets in zip(window, labels, strict=True):
         logits = forward(run.model, batch, run.device, run.precision)
-        losses = clip_losses(run.loss, logits, batch["labels"].to(run.device))
-        share = (losses * weight.to(run.device)).sum() / total_weight
+        losses = clip_losses(run.loss, logits, targets)
+        share = (losses * run.class_weights[targets]).sum() / total_weight
         run.scaler.scale(share).backward()
         shares.append(share.detach())
     return shares

@@ -24,6 +24,7 @@ import transformers
 
 from audioclf.allocator import keep_freed_memory
 from audioclf.evaluation import forward
+from audioclf.models.attention import use_own_attention
 from audioclf.models.classifier import build_classifier, freeze
 from audioclf.models.dropout import use_gap_dropout
 from audioclf.runtime import DTYPES, autocast
@@ -91,6 +92,7 @@ def make_step(side: str, options: argparse.Namespace) -> Callable[[], None]:
     else:
         model = build_classifier(config, "mean", LABELS)
         freeze(model, options.freeze)
+        use_own_attention(model.backbone)
         use_gap_dropout(model.backbone)
         if options.cached:
             with torch.no_grad(), autocast(CPU, options.precision):

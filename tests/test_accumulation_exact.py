@@ -11,10 +11,11 @@ from transformers import get_linear_schedule_with_warmup
 from audioclf.accumulate import num_windows
 from audioclf.collate import Collator
 from audioclf.config import TrainConfig
+from audioclf.loaders import make_loader
 from audioclf.models.classifier import build_classifier, build_loss
 from audioclf.models.frontend import min_samples
 from audioclf.run import Run, _optimizer
-from audioclf.sampling import LengthBucketSampler, make_loader
+from audioclf.sampling import LengthBucketSampler
 from audioclf.training import _loop
 
 LABELS = ["a", "b", "c"]

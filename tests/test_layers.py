@@ -11,12 +11,12 @@ PACKAGE = Path(audioclf.__file__).parent
 LAYERS = [
     {"__init__", "errors", "config", "schedule", "accumulate", "interrupt", "allocator"},
     {"audio", "metrics", "runtime", "models.frontend", "models.frontend_fast", "models.heads", "models.dropout"},
-    {"cache", "models.backbone", "models.hf"},
+    {"cache", "models.attention", "models.backbone", "models.hf"},
     {
         *{f"datasets.{path.stem}" for path in (PACKAGE / "datasets").glob("*.py")},
         *("clips", "collate", "features", "sampling", "models.classifier"),
     },
-    {"evaluation", "export", "progress"},
+    {"evaluation", "export", "loaders", "progress"},
     {"run", "training", "inference"},
     {"cli", "__main__"},
 ]

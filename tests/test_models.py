@@ -1,13 +1,14 @@
 """The encoder and heads: loading, freezing, what heads get. That padding plays no part is in test_padding.py."""
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
-from transformers import AutoModelForAudioClassification, Wav2Vec2Config
+from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2Config
 
 from audioclf import CheckpointError, ConfigError
-from audioclf.models.backbone import encode, load_config, load_feature_extractor
+from audioclf.models.backbone import encode, encode_features, load_config, load_feature_extractor
 from audioclf.models.classifier import AudioClassifier, build_classifier, build_loss, freeze, load_classifier
 from audioclf.models.frontend import masked_group_norm, min_samples, num_frames
 from audioclf.models.heads import HEADS
@@ -152,3 +153,23 @@ def test_heads_are_modules_of_their_names():
         config = tiny_config(num_labels=3)
         classifier = AudioClassifier(build_classifier(config, name, LABELS).backbone, builder(config), name)
         assert classifier(torch.randn(2, 800)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("feature_prob", [0.0, 0.3])
+@pytest.mark.parametrize("padded", [False, True])
+def test_spec_augment_is_that_of_transformers(padded, feature_prob):
+    options = {"apply_spec_augment": True, "mask_time_prob": 0.3, "mask_time_length": 3, "hidden_dropout": 0.0}
+    config = tiny_config(**options, mask_feature_prob=feature_prob, mask_feature_length=4)
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config).train()
+    features = torch.randn(3, 40, 16)
+    lengths = torch.tensor([40, 25, 12]) if padded else None
+    mask = torch.arange(40) < (lengths[:, None] if padded else torch.full((3, 1), 40))
+    np.random.seed(1)  # noqa: NPY002 - SpecAugment's stream
+    ours = encode_features(model, features, lengths)[0][-1]
+    np.random.seed(1)  # noqa: NPY002
+    hidden = model._mask_hidden_states(model.feature_projection(features), attention_mask=mask.long())
+    theirs = model.encoder(hidden, attention_mask=mask if padded else None).last_hidden_state
+    assert torch.equal(ours[mask], theirs[mask])
+    plain = encode_features(model.eval(), features, lengths)[0][-1]
+    assert not torch.allclose(ours[mask], plain[mask], atol=1e-3)

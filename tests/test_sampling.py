@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from audioclf import cache
-from audioclf.clips import Clips
-from audioclf.collate import Collator
-from audioclf.sampling import LengthBucketSampler, make_loader
+from audioclf.sampling import LengthBucketSampler
 
 
-def epoch_of(lengths, batch_size, seed, epoch=0) -> list[list[int]]:
-    sampler = LengthBucketSampler(lengths, batch_size, seed)
+def epoch_of(lengths, batch_size, seed, epoch=0, **options) -> list[list[int]]:
+    sampler = LengthBucketSampler(lengths, batch_size, seed, **options)
     sampler.set_epoch(epoch)
     batches = list(sampler)
-    assert len(batches) == len(sampler)
+    assert len(batches) == len(sampler) == sampler.num_batches(epoch)
     assert {key[1] for batch in batches for key in batch} <= {epoch}
     return [[index for index, _ in batch] for batch in batches]
 
@@ -107,68 +104,31 @@ def test_evaluation_order_is_fixed_and_longest_first():
     assert sorted(lengths[order], reverse=True) == lengths[order].tolist()
 
 
-# --- loader ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("num_clips", [1, 7, 64, 401, 1000])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("seed", [0, None])
+def test_batches_by_total_length(num_clips, batch_size, seed):
+    """Every clip once; no batch above either bound."""
+    lengths = np.random.default_rng(1).integers(1, 500, num_clips)
+    for epoch in range(3):
+        batches = epoch_of(lengths, batch_size, seed, epoch, max_samples=1500)
+        assert sorted(flat(batches)) == list(range(num_clips))
+        assert max(len(batch) for batch in batches) <= batch_size
+        assert max(len(batch) * lengths[batch].max() for batch in batches) <= 1500
 
 
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Clips:
-    """21 clips of noise, the long ones cropped at random."""
-    lengths = np.random.default_rng(0).integers(400, 3000, 21)
-    store = cache.build(
-        [str(i) for i in range(21)],
-        lambda i: np.random.default_rng(i).standard_normal(lengths[i]).astype(np.float32),
-        recipe="noise",
-        cache_dir=tmp_path_factory.mktemp("cache"),
-    )
-    return Clips(
-        store=store,
-        positions=tuple(range(21)),
-        names=tuple(str(i) for i in range(21)),
-        labels=tuple(i % 3 for i in range(21)),
-        lengths=np.minimum(lengths, 2000),
-        crop_seed=0,
-    )
+def test_batches_by_total_length_are_full():
+    """Another clip would not have fitted: of 2,000 clips of 1 to 30 s the batches of 120 s use nine tenths."""
+    lengths = np.random.default_rng(2).integers(16_000, 480_000, 2000)
+    for seed in (0, None):
+        batches = epoch_of(lengths, 1000, seed, max_samples=120 * 16_000)
+        computed = [len(batch) * lengths[batch].max() for batch in batches]
+        assert np.mean(computed) > 0.9 * 120 * 16_000
+        assert padding_share(lengths, batches) < 0.05
+        assert {len(batch) for batch in batches} > {4, 5, 6, 8, 10, 20}  # long clips few, short ones many
 
 
-def loader_of(clips, seed, num_workers=0):
-    return make_loader(
-        clips, Collator(True, 0.0, 400), batch_size=4, seed=seed, num_workers=num_workers, pin_memory=False
-    )
-
-
-@pytest.mark.parametrize("seed", [3, None])
-def test_loader_gives_the_samplers_batches(clips, seed):
-    loader = loader_of(clips, seed)
-    for epoch in range(2):
-        loader.batch_sampler.set_epoch(epoch)
-        batches = list(loader)
-        assert [batch["index"].tolist() for batch in batches] == epoch_of(clips.lengths, 4, seed, epoch)
-        for batch in batches:
-            assert batch["labels"].tolist() == [int(i) % 3 for i in batch["index"]]
-            assert batch["attention_mask"].sum(dim=1).tolist() == [clips.lengths[i] for i in batch["index"]]
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("seed", [3, None])
-def test_loading_leaves_the_global_stream_alone(clips, seed, num_workers):
-    """Else dropout would depend on how often a loader was started, and a resumed run differ from a whole one."""
-    torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    loader = loader_of(clips, seed, num_workers)
-    for epoch in range(2):
-        loader.batch_sampler.set_epoch(epoch)
-        assert sum(len(batch["index"]) for batch in loader) == 21
-    assert torch.equal(torch.get_rng_state(), before)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
-
-
-@pytest.mark.parametrize("seed", [3, None])
-def test_workers_change_nothing(clips, seed):
-    alone, helped = loader_of(clips, seed), loader_of(clips, seed, num_workers=2)
-    for epoch in (0, 1, 5):
-        for loader in (alone, helped):
-            loader.batch_sampler.set_epoch(epoch)
-        for one, other in zip(alone, helped, strict=True):
-            assert one.keys() == other.keys()
-            assert all(torch.equal(one[key], other[key]) for key in one)
+def test_a_bound_that_does_not_bind_changes_nothing():
+    lengths = np.random.default_rng(1).integers(1, 500, 100)
+    for seed in (0, None):
+        assert epoch_of(lengths, 8, seed, max_samples=8 * 500) == epoch_of(lengths, 8, seed)

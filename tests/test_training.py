@@ -137,6 +137,21 @@ class TestTheLoop:
         for name, value in big["weights"].items():
             assert torch.allclose(final[name], value, atol=1e-5), name
 
+    def test_batches_by_seconds(self, tones, quick, tmp_path):
+        """The number of batches differs from epoch to epoch, and the schedule counts them all."""
+        options = {**quick, "num_epochs": 6, "warmup_ratio": 0.0, "batch_size": 6, "max_batch_seconds": 1.5}
+        result = audioclf.train(tones, output_dir=tmp_path / "out", **options)
+        counts = np.diff([0, *(row["step"] for row in rows(result, "epoch"))])
+        assert len(set(counts)) > 1
+        steps = rows(result, "step")
+        assert len(steps) == counts.sum()
+        expected = [options["learning_rate"] * (1 - step / len(steps)) for step in range(len(steps))]
+        assert [row["learning_rate"] for row in steps] == pytest.approx(expected)
+
+    def test_a_clip_longer_than_a_batch(self, tones, quick, tmp_path):
+        with pytest.raises(ConfigError, match=r"max_batch_seconds=0.4 is less than the 0\.\d s of .*\.wav: give more"):
+            audioclf.train(tones, output_dir=tmp_path / "out", max_batch_seconds=0.4, **quick)
+
     def test_head_learning_rate_and_frozen_encoder(self, tones, quick, tmp_path):
         options = {**quick, "num_epochs": 1, "freeze": "backbone", "head_learning_rate": 0.1, "learning_rate": 1e-9}
         result = audioclf.train(tones, output_dir=tmp_path / "out", **options)

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PretrainedConfig, Wav2Vec2FeatureExtractor
+from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 from transformers.utils import logging
 
 from ..config import Frontend
@@ -30,7 +31,8 @@ def encode(
     Args:
         backbone: The encoder as transformers builds it.
         input_values: Normalised waveforms (B, T).
-        attention_mask: 1 on a clip's own samples, 0 on the padding at its right (B, T); None when there is none.
+        attention_mask: 1 on a clip's own samples, 0 on the padding at its right (B, T); None when there is none. It
+            may stay on the CPU: then nothing waits for the device to tell a clip's length.
         frontend: Form of the waveform CNN, as in `encode_waveform`.
 
     Returns:
@@ -51,25 +53,48 @@ def encode_features(backbone: nn.Module, features: Tensor, lengths: Tensor | Non
     Args:
         backbone: The encoder as transformers builds it.
         features: What `encode_waveform` gives.
-        lengths: Each clip's own frames (B,); None when there are no others.
+        lengths: Each clip's own frames (B,), on any device; None when there are no others.
 
     Returns:
         Frames and mask as `encode` gives them.
     """
     mask = frame_mask(features, lengths)
+    device_mask = mask.to(features.device, non_blocking=True)
     hidden = backbone.feature_projection(features)
     # HuBERT's projection returns its output, that of the other families a pair.
     hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-    if hidden.shape[1] >= backbone.config.mask_time_length:  # SpecAugment refuses what is shorter than its mask
-        hidden = backbone._mask_hidden_states(hidden, attention_mask=mask.long())
-    return _run_encoder(backbone.encoder, hidden, None if lengths is None else mask), mask
+    hidden = _spec_augment(backbone, hidden, mask)
+    return _run_encoder(backbone.encoder, hidden, None if lengths is None else device_mask), device_mask
+
+
+def _spec_augment(backbone: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Transformers' SpecAugment on frames (B, F, D), with its draws.
+
+    Its own `_mask_hidden_states` assigns through a mask, for which a GPU's queue must run empty.
+    """
+    config = backbone.config
+    if not (backbone.training and getattr(config, "apply_spec_augment", True)):
+        return hidden
+
+    def drawn(axis: str, size: int, own: Tensor | None) -> Tensor:
+        prob, length, least = (getattr(config, f"mask_{axis}_{name}") for name in ("prob", "length", "min_masks"))
+        indices = _compute_mask_indices((len(hidden), size), prob, length, own, min_masks=least)
+        return torch.from_numpy(indices).to(hidden.device, non_blocking=True)
+
+    # What is shorter than a mask has none.
+    if config.mask_time_prob > 0 and hidden.shape[1] >= config.mask_time_length:
+        masked = drawn("time", hidden.shape[1], mask.long())
+        hidden = torch.where(masked[..., None], backbone.masked_spec_embed.to(hidden.dtype), hidden)
+    if config.mask_feature_prob > 0:
+        hidden = hidden.masked_fill(drawn("feature", hidden.shape[2], None)[:, None], 0.0)
+    return hidden
 
 
 def frame_mask(frames: Tensor, lengths: Tensor | None) -> Tensor:
-    """Mask (B, F) bool of each clip's own frames in (B, F, ...)."""
+    """Mask (B, F) bool of each clip's own frames in (B, F, ...), on the device of the lengths (else on the CPU)."""
     if lengths is None:
-        return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
-    return torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]
+        return torch.ones(frames.shape[:2], dtype=torch.bool)
+    return torch.arange(frames.shape[1], device=lengths.device) < lengths[:, None]
 
 
 def _run_encoder(encoder: nn.Module, hidden: Tensor, mask: Tensor | None) -> list[Tensor]:

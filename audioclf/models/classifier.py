@@ -61,7 +61,7 @@ class AudioClassifier(nn.Module):
         return [self.config.id2label[index] for index in range(self.config.num_labels)]
 
     def forward(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Logits (B, C) of waveforms (B, T); `attention_mask` (B, T) may be None when nothing is padded."""
+        """Logits (B, C) of waveforms (B, T); `attention_mask` (B, T), on any device, may be None without padding."""
         return self.head(*backbones.encode(self.backbone, input_values, attention_mask, self.frontend))
 
     def train(self, mode: bool = True) -> "AudioClassifier":
@@ -95,7 +95,8 @@ class AudioClassifier(nn.Module):
         if self.frozen == "feature_encoder":
             return self.head(*backbones.encode_features(self.backbone, features, lengths))
         frames = features.split(self.config.hidden_size, dim=-1)
-        return self.head(list(frames), backbones.frame_mask(features, lengths))
+        mask = backbones.frame_mask(features, lengths).to(features.device, non_blocking=True)
+        return self.head(list(frames), mask)
 
 
 def build_classifier(model: Any, head: str | HeadBuilder, labels: Sequence[str]) -> AudioClassifier:

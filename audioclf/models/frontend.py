@@ -43,8 +43,8 @@ def encode_waveform(
     Args:
         feature_extractor: The CNN as transformers builds it; its parameters are used where they are.
         input_values: Normalised waveforms (B, T), padded at the right.
-        num_samples: Valid samples of each clip (B,), or None when nothing is padded. Frames beyond a clip's own
-            are unspecified.
+        num_samples: Valid samples of each clip (B,), on any device, or None when nothing is padded. Frames beyond a
+            clip's own are unspecified.
         form: `fast`, `reference`, or `auto`: fast on a CPU wherever it can compute this CNN.
 
     Raises:
@@ -64,6 +64,7 @@ def encode_waveform(
     hidden = input_values[:, None]
     if num_samples is not None:
         num_valid = torch.div(num_samples - first.conv.kernel_size[0], first.conv.stride[0], rounding_mode="floor") + 1
+        num_valid = num_valid.to(input_values.device, non_blocking=True)
     else:
         num_valid = None
     if first.conv.weight.requires_grad and torch.is_grad_enabled():

@@ -1,0 +1,149 @@
+"""A run's batches: the loaders of its parts, of waveforms or of cached features, and collating ahead of the step."""
+
+import math
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import Wav2Vec2FeatureExtractor
+
+from .clips import Clips, DecodedSplits
+from .collate import Collator
+from .config import TrainConfig
+from .errors import ConfigError
+from .features import FeatureClips, cache_features, collate_features, fit_on_disk
+from .models.classifier import AudioClassifier
+from .models.frontend import min_samples
+from .sampling import LengthBucketSampler
+
+T = TypeVar("T")
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """Ctrl-C in a terminal reaches the workers too; the main process decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def make_loader(
+    clips: Clips | FeatureClips,
+    collate: Callable,
+    *,
+    batch_size: int,
+    seed: int | None,
+    num_workers: int,
+    pin_memory: bool,
+    max_samples: float = math.inf,
+) -> DataLoader:
+    """Batches of one part, in the order of a `LengthBucketSampler` of these options (its `batch_sampler`)."""
+    return DataLoader(
+        clips,
+        batch_sampler=LengthBucketSampler(clips.lengths, batch_size, seed, max_samples),
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_interrupts,
+        # A private generator: without one, starting a loader draws from the global stream that dropout uses.
+        generator=torch.Generator().manual_seed(seed or 0),
+    )
+
+
+def prefetch(batches: Iterable[T]) -> Iterator[T]:
+    """The same batches, the next one always in the making while the last one is in use.
+
+    A thread is enough: reading, normalising and padding are NumPy's, which lets the model's own thread run.
+    """
+    iterator = iter(batches)
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        following = pool.submit(next, iterator, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, iterator, None)
+            yield batch
+
+
+def make_loaders(
+    config: TrainConfig,
+    device: torch.device,
+    precision: str,
+    decoded: DecodedSplits,
+    model: AudioClassifier,
+    extractor: Wav2Vec2FeatureExtractor,
+) -> tuple[dict[str, DataLoader], tuple[str, ...]]:
+    """The loader of each part, train in a new order every epoch; and sentences for the user.
+
+    Raises:
+        ConfigError: when a clip is longer than `max_batch_seconds`.
+        AudioclfError: when features cannot be kept on disk.
+    """
+    max_samples = _max_samples(config.max_batch_seconds, decoded, extractor.sampling_rate)
+    parts, collate, notes = _inputs(config, device, precision, decoded, model, extractor)
+    loaders = {
+        part: make_loader(
+            clips,
+            collate,
+            batch_size=config.batch_size if part == "train" else config.eval_batch_size or config.batch_size,
+            seed=config.seed if part == "train" else None,
+            num_workers=config.num_workers,
+            pin_memory=device.type == "cuda",
+            max_samples=max_samples,
+        )
+        for part, clips in parts.items()
+    }
+    return loaders, notes
+
+
+def _max_samples(max_batch_seconds: float | None, decoded: DecodedSplits, sampling_rate: int) -> float:
+    """Samples a batch.
+
+    Raises:
+        ConfigError: when not even a batch of its own would do for the longest clip.
+    """
+    if max_batch_seconds is None:
+        return math.inf
+    for clips in decoded.parts.values():
+        longest = int(np.argmax(clips.lengths))
+        seconds = clips.lengths[longest] / sampling_rate
+        if seconds > max_batch_seconds:
+            raise ConfigError(
+                f"max_batch_seconds={max_batch_seconds:g} is less than the {seconds:.1f} s of {clips.names[longest]}: "
+                "give more, or cut long clips by max_seconds."
+            )
+    return max_batch_seconds * sampling_rate
+
+
+def _inputs(
+    config: TrainConfig,
+    device: torch.device,
+    precision: str,
+    decoded: DecodedSplits,
+    model: AudioClassifier,
+    extractor: Wav2Vec2FeatureExtractor,
+) -> tuple[dict[str, Clips] | dict[str, FeatureClips], Callable, tuple[str, ...]]:
+    """The clips of each part, as waveforms or as cached features, what collates them, and sentences for the user."""
+    collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
+    wanted = config.cache_features
+    if wanted is None:
+        wanted = config.freeze != "none" and not config.random_crop
+        if wanted and not fit_on_disk(model, decoded.parts, precision, config.cache_dir):
+            note = (
+                "The disk has no room to keep what the frozen encoder gives, so it is computed in every epoch; for a "
+                "larger disk give cache_dir."
+            )
+            return decoded.parts, collator, (note,)
+    if not wanted:
+        return decoded.parts, collator, ()
+    parts = cache_features(
+        model,
+        decoded.parts,
+        collator,
+        precision=precision,
+        device=device,
+        cache_dir=config.cache_dir,
+        progress=config.progress,
+    )
+    store = next(iter(parts.values())).store
+    return parts, collate_features, (f"Features of the frozen encoder: {store.num_bytes / 2**20:,.0f} MiB on disk.",)
