@@ -23,7 +23,7 @@ from .evaluation import evaluate_loader, forward
 from .export import read_metadata
 from .loaders import make_loader
 from .models.backbone import load_feature_extractor
-from .models.classifier import AudioClassifier, build_loss, load_classifier
+from .models.classifier import AudioClassifier, build_loss, load_classifier, place
 from .models.frontend import min_samples
 from .runtime import choose_device, choose_precision
 from .sampling import LengthBucketSampler
@@ -47,7 +47,7 @@ class Classifier:
     def __init__(
         self, model: AudioClassifier, extractor: Any, max_seconds: float | None, device: torch.device, precision: str
     ) -> None:
-        self.model = model.to(device).eval()
+        self.model = place(model, device).eval()
         self.labels = tuple(model.labels)
         self.sampling_rate = extractor.sampling_rate
         self.max_seconds = max_seconds

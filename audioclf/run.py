@@ -23,9 +23,7 @@ from .errors import ConfigError
 from .evaluation import Evaluation
 from .loaders import make_loaders
 from .metrics import is_better
-from .models.attention import use_own_attention
-from .models.classifier import AudioClassifier, Loss, build_loss, freeze
-from .models.dropout import use_gap_dropout
+from .models.classifier import AudioClassifier, Loss, build_loss, freeze, place
 from .progress import Reporter
 from .runtime import choose_precision
 
@@ -114,12 +112,8 @@ def set_up(
 ) -> Run:
     """Puts together what the loop needs and writes the run's config.json."""
     precision = choose_precision(config.precision, device)
-    model.to(device)
-    model.frontend = config.frontend
+    place(model, device, config.frontend)
     freeze(model, config.freeze)
-    use_own_attention(model.backbone)
-    if device.type == "cpu":
-        use_gap_dropout(model.backbone)
     loaders, notes = make_loaders(config, device, precision, decoded, model, extractor)
     _clear(output_dir)
     loss = build_loss(config.loss, model.config)

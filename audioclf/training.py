@@ -25,7 +25,7 @@ from .evaluation import Evaluation, clip_losses, evaluate_loader, forward
 from .interrupt import Interrupt
 from .loaders import prefetch
 from .models.backbone import load_feature_extractor
-from .models.classifier import build_classifier, freeze, load_classifier
+from .models.classifier import build_classifier, freeze, load_classifier, place
 from .progress import results_table
 from .run import Run, StepLog, prepare_output_dir, set_up
 from .runtime import choose_device, deterministic_algorithms, seed_everything
@@ -233,9 +233,8 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
     checkpoint_dir = output_dir / "best"
     test = None
     if "test" in run.loaders:
-        best_model = load_classifier(str(checkpoint_dir), config.head).to(run.device)
+        best_model = place(load_classifier(str(checkpoint_dir), config.head), run.device, config.frontend)
         freeze(best_model, config.freeze)
-        best_model.frontend = config.frontend
         test = _evaluate(run, "test", best_model)
     values = {"best_epoch": state.best_epoch, "best_metrics": state.best.metrics}
     run.reporter.end(epoch=state.epoch, step=state.step, **values, test_metrics=test and test.metrics)

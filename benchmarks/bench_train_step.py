@@ -24,9 +24,7 @@ import transformers
 
 from audioclf.allocator import keep_freed_memory
 from audioclf.evaluation import forward
-from audioclf.models.attention import use_own_attention
-from audioclf.models.classifier import build_classifier, freeze
-from audioclf.models.dropout import use_gap_dropout
+from audioclf.models.classifier import build_classifier, freeze, place
 from audioclf.runtime import DTYPES, autocast
 
 RATE, LABELS, CPU = 16_000, [str(label) for label in range(10)], torch.device("cpu")
@@ -90,10 +88,8 @@ def make_step(side: str, options: argparse.Namespace) -> Callable[[], None]:
             with autocast(CPU, options.precision):
                 return model(**batch).logits.float()
     else:
-        model = build_classifier(config, "mean", LABELS)
+        model = place(build_classifier(config, "mean", LABELS), CPU)
         freeze(model, options.freeze)
-        use_own_attention(model.backbone)
-        use_gap_dropout(model.backbone)
         if options.cached:
             with torch.no_grad(), autocast(CPU, options.precision):
                 features = model.eval().features(values).to(DTYPES[options.precision])

@@ -10,7 +10,16 @@ import audioclf
 PACKAGE = Path(audioclf.__file__).parent
 LAYERS = [
     {"__init__", "errors", "config", "schedule", "accumulate", "interrupt", "allocator"},
-    {"audio", "metrics", "runtime", "models.frontend", "models.frontend_fast", "models.heads", "models.dropout"},
+    {
+        "audio",
+        "metrics",
+        "runtime",
+        "models.frontend",
+        "models.frontend_fast",
+        "models.heads",
+        "models.dropout",
+        "models.positional",
+    },
     {"cache", "models.attention", "models.backbone", "models.hf"},
     {
         *{f"datasets.{path.stem}" for path in (PACKAGE / "datasets").glob("*.py")},

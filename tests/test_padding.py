@@ -26,7 +26,7 @@ from transformers import (
 import audioclf
 from audioclf.audio import load as load_audio
 from audioclf.collate import Collator
-from audioclf.models.classifier import AudioClassifier, build_classifier, load_classifier
+from audioclf.models.classifier import AudioClassifier, build_classifier, load_classifier, place
 
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 FAMILIES = {
@@ -83,9 +83,7 @@ def transformers_and_ours(
     reference = AutoModelForAudioClassification.from_config(config_of(family, **options)).eval()
     perturb(reference)
     reference.save_pretrained(folder)
-    model = load_classifier(str(folder)).eval()
-    model.frontend = frontend
-    return reference, model
+    return reference, place(load_classifier(str(folder)), torch.device("cpu"), frontend).eval()
 
 
 def attention_classifier(family: str, **options) -> AudioClassifier:

@@ -16,9 +16,12 @@ from transformers.utils import cached_file
 from ..config import Freeze, Frontend
 from ..errors import CheckpointError, ConfigError
 from . import backbone as backbones
+from .attention import use_own_attention
+from .dropout import use_gap_dropout
 from .frontend import encode_waveform
 from .heads import HEADS
 from .hf import AudioclfConfig, register
+from .positional import use_fft_positions
 
 HeadBuilder = Callable[[PretrainedConfig], nn.Module]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -37,7 +40,7 @@ class AudioClassifier(nn.Module):
         head_name: `mean`, `attention`, or the qualified name of the user's own builder.
 
     Attributes:
-        frontend: Form of the waveform CNN: `auto`, `fast` or `reference`, which give equal results.
+        frontend: Form of the convolutions: `auto`, `fast` or `reference`, which give equal results; see `place`.
         frozen: Part of the encoder that is not trained: `none`, `feature_encoder` or `backbone`; see `freeze`.
     """
 
@@ -203,6 +206,23 @@ def freeze(classifier: AudioClassifier, part: Freeze) -> None:
     """Excludes part of the encoder from training: `none`, `feature_encoder` (the waveform CNN) or `backbone`."""
     classifier.frozen = part
     classifier.frozen_part.requires_grad_(False).eval()
+
+
+def place(classifier: AudioClassifier, device: torch.device, frontend: Frontend = "auto") -> AudioClassifier:
+    """Moves a classifier to a device, to compute there in the forms that are fast and equal to transformers' own.
+
+    Args:
+        classifier: Anywhere.
+        device: Where it is to compute.
+        frontend: Form of the convolutions, as in `TrainConfig`.
+    """
+    classifier.frontend = frontend
+    use_own_attention(classifier.backbone)
+    if device.type == "cpu":
+        use_gap_dropout(classifier.backbone)
+        if frontend != "reference":
+            use_fft_positions(classifier.backbone)
+    return classifier.to(device)
 
 
 def _own_weights(model: str) -> dict[str, Tensor]:

@@ -1,0 +1,101 @@
+"""The positional convolution by Fourier transforms against torch's own."""
+
+import copy
+from types import MethodType
+
+import pytest
+import torch
+from conftest import tiny_config
+from torch.nn.functional import conv1d
+from transformers import AutoModel, HubertConfig, UniSpeechSatConfig, Wav2Vec2Config, WavLMConfig
+
+from audioclf.models.positional import _forward, convolve, use_fft_positions
+
+
+@pytest.mark.parametrize("taps", [1, 2, 3, 16, 19, 128])
+@pytest.mark.parametrize("frames", [1, 5, 63, 64, 65, 129, 130, 300])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_values_and_gradients(taps, frames, groups):
+    """In fp64, where only a mistake can be as large as 1e-11; the last block may be nearly empty."""
+    generator = torch.Generator().manual_seed(0)
+    frames_in = torch.randn(2, 8, frames, dtype=torch.float64, generator=generator)
+    weights = torch.randn(12, 8 // groups, taps, dtype=torch.float64, generator=generator)
+    inputs = [tensor.requires_grad_() for tensor in (frames_in, weights)]
+    ours = convolve(*inputs, groups, taps // 2)
+    theirs = conv1d(*inputs, padding=taps // 2, groups=groups)
+    assert torch.allclose(ours, theirs, atol=1e-11)
+    direction = torch.randn(theirs.shape, dtype=torch.float64, generator=generator)
+    for gradient, reference in zip(
+        torch.autograd.grad((ours * direction).sum(), inputs),
+        torch.autograd.grad((theirs * direction).sum(), inputs),
+        strict=True,
+    ):
+        assert torch.allclose(gradient, reference, atol=1e-10)
+
+
+def test_taps_out_of_reach_keep_still():
+    """A clip of 6 frames reaches taps 59 to 69 of 128; of rounding elsewhere Adam would make steps like any other."""
+    torch.manual_seed(0)
+    convolution = AutoModel.from_config(tiny_config(num_conv_pos_embeddings=128)).encoder.pos_conv_embed.conv
+    convolution.forward = MethodType(_forward, convolution)
+    before = convolution.weight.detach().clone()
+    optimizer = torch.optim.AdamW(convolution.parameters(), lr=1e-3, weight_decay=0.0)
+    for _ in range(3):
+        convolution(torch.randn(2, 32, 6))[..., :6].square().sum().backward()
+        # Weight norm divides each tap by the norm over channels: a tap without gradient stays, to rounding.
+        optimizer.step()
+        optimizer.zero_grad()
+    moved = (convolution.weight - before).abs().amax(dim=(0, 1))
+    assert moved[59:70].min() > 1e-3
+    assert moved[:59].max() < 1e-7
+    assert moved[70:].max() < 1e-7
+
+
+def test_fp32_is_as_precise_as_the_direct_form():
+    """DistilHuBERT's shape, with frames a thousand times larger in one corner."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(1, 768, 400, generator=generator)
+    frames[:, :, :10] *= 1000
+    weights = 0.02 * torch.randn(768, 48, 128, generator=generator)
+    exact = conv1d(frames.double(), weights.double(), padding=64, groups=16)
+    direct = (conv1d(frames, weights, padding=64, groups=16) - exact).abs().max()
+    assert (convolve(frames, weights, 16, 64) - exact).abs().max() <= 2 * direct
+
+
+@pytest.mark.parametrize("family", [HubertConfig, Wav2Vec2Config, WavLMConfig, UniSpeechSatConfig])
+@pytest.mark.parametrize("taps", [16, 15])
+@pytest.mark.parametrize("stable", [False, True])
+def test_in_an_encoder(family, taps, stable, tmp_path):
+    """Frames, gradients (of the weight norm's two parts also) and what is saved."""
+    torch.manual_seed(0)
+    config = tiny_config(family, num_conv_pos_embeddings=taps, do_stable_layer_norm=stable)
+    reference = AutoModel.from_config(config)
+    fast = copy.deepcopy(reference)
+    use_fft_positions(fast)
+    values = torch.randn(2, 9000)
+    outputs = [model(values).last_hidden_state for model in (reference, fast)]
+    assert not torch.equal(*outputs)  # it is another way to compute it
+    assert torch.allclose(*outputs, atol=1e-5)
+    for output in outputs:
+        (output * torch.linspace(-1, 1, output.shape[-1])).square().mean().backward()
+    for (name, ours), theirs in zip(fast.named_parameters(), reference.parameters(), strict=True):
+        if theirs.grad is not None:
+            assert torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5), name
+    assert list(fast.state_dict()) == list(reference.state_dict())
+    with torch.no_grad():
+        before = fast(values).last_hidden_state
+        copied = copy.deepcopy(fast)
+        copied.encoder.pos_conv_embed.conv.bias += 1
+        assert torch.equal(fast(values).last_hidden_state, before)
+        assert not torch.allclose(copied(values).last_hidden_state, before, atol=1e-3)
+    fast.save_pretrained(tmp_path)
+    assert torch.equal(AutoModel.from_pretrained(tmp_path)(values).last_hidden_state, outputs[0])
+
+
+def test_half_precision_keeps_torch_s():
+    torch.manual_seed(0)
+    reference = AutoModel.from_config(tiny_config())
+    fast = copy.deepcopy(reference)
+    use_fft_positions(fast)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(*(model(torch.ones(1, 4000)).last_hidden_state for model in (reference, fast)))
