@@ -16,4 +16,6 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     largest = 2**31 - 1
-    return bool(libc.mallopt(M_MMAP_THRESHOLD, largest) and libc.mallopt(M_TRIM_THRESHOLD, largest))
+    # Older versions refuse more than half of their largest heap, 32 MiB.
+    mapped = libc.mallopt(M_MMAP_THRESHOLD, largest) or libc.mallopt(M_MMAP_THRESHOLD, 2**25)
+    return bool(mapped and libc.mallopt(M_TRIM_THRESHOLD, largest))

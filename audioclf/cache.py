@@ -99,8 +99,7 @@ def build(
     Raises:
         AudioclfError: when the folder cannot be written or the disk is full; what is there is kept.
     """
-    key = hashlib.sha256("\n".join([recipe, *identities]).encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    folder = Path(cache_dir).expanduser() / kind / key
+    folder = store_folder(identities, recipe, cache_dir, kind)
     itemsize = np.dtype(dtype).itemsize
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,6 +132,12 @@ def build(
         errors={index: row["error"] for index, row in enumerate(rows) if "error" in row},
         silent=tuple(index for index, row in enumerate(rows) if row.get("silent")),
     )
+
+
+def store_folder(identities: Sequence[str], recipe: str, cache_dir: str | Path, kind: str) -> Path:
+    """Where `build` keeps, or would keep, the store of these options."""
+    key = hashlib.sha256("\n".join([recipe, *identities]).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    return Path(cache_dir).expanduser() / kind / key
 
 
 def report(cache_dir: str | Path) -> list[dict[str, Any]]:
@@ -175,15 +180,17 @@ def _append(
     _truncate(journal_path, sum(len(_journal_line(row)) for row in rows))
     lines: list[bytes] = []
     with open(values_path, "ab") as values, open(journal_path, "ab") as journal:
-        for array in arrays:
-            if isinstance(array, AudioError):
-                lines.append(_journal_line({"length": 0, "error": str(array)}))
-            else:
-                values.write(array.astype(dtype, copy=False).tobytes())
-                lines.append(_journal_line({"length": array.size, "silent": not array.any()}))
-            if len(lines) >= SYNC_CLIPS:
-                _commit(values, journal, lines)
-        _commit(values, journal, lines)
+        try:
+            for array in arrays:
+                if isinstance(array, AudioError):
+                    lines.append(_journal_line({"length": 0, "error": str(array)}))
+                else:
+                    values.write(array.astype(dtype, copy=False).tobytes())
+                    lines.append(_journal_line({"length": array.size, "silent": not array.any()}))
+                if len(lines) >= SYNC_CLIPS:
+                    _commit(values, journal, lines)
+        finally:  # an interruption keeps what is computed
+            _commit(values, journal, lines)
 
 
 def _journal_line(row: dict[str, Any]) -> bytes:

@@ -148,11 +148,11 @@ def predict(
 
 
 def cache(cache_dir: str | None = None, clear: bool = False) -> int:
-    """Show what the cache of decoded audio holds, or clear it.
+    """Show what the cache of decoded audio and features holds, or clear it.
 
     Args:
         cache_dir: Folder of the cache; ~/.cache/audioclf when not given.
-        clear: Delete all decoded audio. Fetched archives stay.
+        clear: Delete all decoded audio and features. Fetched archives stay.
     """
     from . import cache as stores
 

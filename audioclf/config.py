@@ -131,7 +131,7 @@ class TrainConfig:
     """Unreadable clips: set aside and named (skip), stop (error), or skip up to 1 % of them and stop above (auto)."""
 
     cache_dir: str | None = None
-    """Folder for decoded audio and fetched archives; ~/.cache/audioclf when not given."""
+    """Folder for decoded audio, features and fetched archives; ~/.cache/audioclf when not given."""
 
     progress: bool = True
     """Show progress and results on the terminal."""

@@ -8,6 +8,7 @@ Shapes: B batch, F frames, W values of a frame.
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +23,15 @@ from . import cache
 from .clips import Clips
 from .collate import Collator
 from .config import default_cache_dir
+from .errors import AudioclfError
+from .models import frontend
 from .models.classifier import AudioClassifier
-from .models.frontend import num_frames
 from .runtime import DTYPES, autocast
 
 STORED_AS = {"fp32": np.float32, "fp16": np.float16, "bf16": np.int16}
 """NumPy's type on disk for each precision; it has no bf16, so the bits are kept as they are."""
+OTHER_OPTIONS = ("id2label", "label2id", "_name_or_path", "architectures", "transformers_version")
+"""Of an encoder's config, what its output does not depend on."""
 MAX_DISK_SHARE = 0.5
 """Share of the free disk that features may take when nobody asked for them."""
 
@@ -81,15 +85,6 @@ def collate_features(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     }
 
 
-def fit_on_disk(model: AudioClassifier, parts: dict[str, Clips], precision: str, cache_dir: str | None) -> bool:
-    """Whether the features take less than half of the free disk."""
-    folder = Path(cache_dir or default_cache_dir()).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    frames = sum(int(_num_frames(model, clips).sum()) for clips in parts.values())
-    needed = frames * model.feature_size * DTYPES[precision].itemsize
-    return needed <= MAX_DISK_SHARE * shutil.disk_usage(folder).free
-
-
 def cache_features(
     model: AudioClassifier,
     parts: dict[str, Clips],
@@ -99,8 +94,9 @@ def cache_features(
     device: torch.device,
     cache_dir: str | None,
     progress: bool,
-) -> dict[str, FeatureClips]:
-    """Computes the features of every clip, once and for all later runs with the same frozen weights.
+    at_any_size: bool,
+) -> dict[str, FeatureClips] | None:
+    """Computes the features of every clip, once and for all later runs with the same frozen encoder.
 
     Args:
         model: A classifier on its device, part of whose encoder is frozen.
@@ -110,47 +106,73 @@ def cache_features(
         device: Where the model is.
         cache_dir: Folder of the cache; ~/.cache/audioclf when not given.
         progress: Show a progress bar.
+        at_any_size: Whether they may fill more than half of the free disk.
+
+    Returns:
+        The features of each part; None when they may not.
 
     Raises:
-        AudioclfError: when the disk is full or the folder cannot be written.
+        AudioclfError: when the disk is full, the folder cannot be written or a decoded clip cannot be read.
     """
     clips = [(part, index) for part in parts.values() for index in range(len(part))]
 
     def compute(position: int) -> np.ndarray:
         part, index = clips[position]
-        batch = collator([part[index, 0]])
+        try:
+            batch = collator([part[index, 0]])
+        except OSError as error:
+            raise AudioclfError(
+                f"{part.names[index]}: its decoded audio in {str(part.store.folder)!r} cannot be read ({error}); run "
+                "again to have it decoded anew."
+            ) from error
         with torch.inference_mode(), autocast(device, precision):
             features = model.features(batch["input_values"].to(device))[0]
         features = features.to(DTYPES[precision]).cpu()
         return (features.view(torch.int16) if precision == "bf16" else features).numpy()
 
+    where = {
+        "identities": [f"{part.store.folder.name} {part.positions[i]} {part.lengths[i]}" for part, i in clips],
+        "recipe": f"v1 {model.frozen} {_hash(model)} {precision} {device.type} {model.frontend} {collator}",
+        "cache_dir": cache_dir or default_cache_dir(),
+        "kind": "features",
+    }
+    num_frames = {name: _num_frames(model, part) for name, part in parts.items()}
+    num_values = sum(int(frames.sum()) for frames in num_frames.values()) * model.feature_size
+    if not at_any_size and not _fit(num_values * DTYPES[precision].itemsize, cache.store_folder(**where)):
+        return None
     model.eval()
     store = cache.build(
-        [f"{part.store.folder.name} {part.positions[index]} {part.lengths[index]}" for part, index in clips],
-        compute,
-        recipe=f"v1 {model.frozen} {_hash(model.frozen_part)} {precision} {device.type} {model.frontend} {collator}",
-        cache_dir=cache_dir or default_cache_dir(),
-        kind="features",
+        **where,
+        compute=compute,
         dtype=STORED_AS[precision],
         num_threads=1,  # the model uses all cores by itself
         progress=progress,
     )
     made, first = {}, 0
     for name, part in parts.items():
-        made[name] = FeatureClips(part, store, first, _num_frames(model, part), DTYPES[precision])
+        made[name] = FeatureClips(part, store, first, num_frames[name], DTYPES[precision])
         first += len(part)
     return made
 
 
+def _fit(num_bytes: int, folder: Path) -> bool:
+    """Whether what a store still lacks of so many bytes takes less than half of the free disk."""
+    cache_dir, values = folder.parent.parent, folder / "values.bin"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    held = values.stat().st_size if values.exists() else 0
+    return num_bytes - held <= MAX_DISK_SHARE * shutil.disk_usage(cache_dir).free
+
+
 def _num_frames(model: AudioClassifier, clips: Clips) -> np.ndarray:
     samples = torch.from_numpy(np.asarray(clips.lengths))
-    return num_frames(samples, model.config).clamp(min=1).numpy()  # a shorter clip is extended to one frame
+    return frontend.num_frames(samples, model.config).clamp(min=1).numpy()  # a shorter clip is extended to one frame
 
 
-def _hash(module: nn.Module) -> str:
-    """Changes when any weight does."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
+def _hash(model: AudioClassifier) -> str:
+    """Changes when anything does that the frozen part's output depends on: a weight, or how the weights are used."""
+    config = {name: value for name, value in model.config.to_dict().items() if name not in OTHER_OPTIONS}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, value in model.frozen_part.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:24]

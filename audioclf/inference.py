@@ -18,7 +18,7 @@ from .collate import Collator
 from .config import BadAudio, Device, Precision, check_choice, check_int
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
-from .errors import DatasetError
+from .errors import AudioError, DatasetError
 from .evaluation import evaluate_loader, forward
 from .export import read_metadata
 from .loaders import make_loader
@@ -78,6 +78,8 @@ class Classifier:
             check_int("top_k", top_k, minimum=1)
         if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, dict)):
             return self._top(self.probabilities([inputs], batch_size), top_k)[0]
+        if not isinstance(inputs, Iterable):
+            raise AudioError(f"{inputs!r} is no sound: give a path, bytes, {{'array', 'sampling_rate'}} or a list.")
         return self._top(self.probabilities(inputs, batch_size), top_k)
 
     def probabilities(self, inputs: Iterable[Any], batch_size: int = 8) -> np.ndarray:

@@ -15,7 +15,7 @@ from .clips import Clips, DecodedSplits
 from .collate import Collator
 from .config import TrainConfig
 from .errors import ConfigError
-from .features import FeatureClips, cache_features, collate_features, fit_on_disk
+from .features import FeatureClips, cache_features, collate_features
 from .models.classifier import AudioClassifier
 from .models.frontend import min_samples
 from .sampling import LengthBucketSampler
@@ -128,12 +128,6 @@ def _inputs(
     wanted = config.cache_features
     if wanted is None:
         wanted = config.freeze != "none" and not config.random_crop
-        if wanted and not fit_on_disk(model, decoded.parts, precision, config.cache_dir):
-            note = (
-                "The disk has no room to keep what the frozen encoder gives, so it is computed in every epoch; for a "
-                "larger disk give cache_dir."
-            )
-            return decoded.parts, collator, (note,)
     if not wanted:
         return decoded.parts, collator, ()
     parts = cache_features(
@@ -144,6 +138,13 @@ def _inputs(
         device=device,
         cache_dir=config.cache_dir,
         progress=config.progress,
+        at_any_size=config.cache_features is True,
     )
+    if parts is None:
+        note = (
+            "The disk has no room to keep what the frozen encoder gives, so it is computed in every epoch; for a "
+            "larger disk give cache_dir."
+        )
+        return decoded.parts, collator, (note,)
     store = next(iter(parts.values())).store
     return parts, collate_features, (f"Features of the frozen encoder: {store.num_bytes / 2**20:,.0f} MiB on disk.",)

@@ -114,11 +114,11 @@ def set_up(
     precision = choose_precision(config.precision, device)
     place(model, device, config.frontend)
     freeze(model, config.freeze)
-    loaders, notes = make_loaders(config, device, precision, decoded, model, extractor)
-    _clear(output_dir)
     loss = build_loss(config.loss, model.config)
     if isinstance(loss, nn.Module):
         loss.to(device)
+    class_weights = _class_weights(config.class_weights, splits, decoded.parts["train"].labels).to(device)
+    loaders, notes = make_loaders(config, device, precision, decoded, model, extractor)
     order = loaders["train"].batch_sampler
     num_steps = sum(
         num_windows(order.num_batches(epoch), config.gradient_accumulation_steps)
@@ -130,6 +130,7 @@ def set_up(
         content = {**metadata, "epoch": state.epoch, "step": state.step, "metrics": evaluation and evaluation.metrics}
         export.save_pretrained(model, extractor, output_dir / name, content)
 
+    _clear(output_dir)
     export.write_json(output_dir / "config.json", config.to_dict())
     return Run(
         config=config,
@@ -137,7 +138,7 @@ def set_up(
         precision=precision,
         model=model,
         loss=loss,
-        class_weights=_class_weights(config.class_weights, splits, decoded.parts["train"].labels).to(device),
+        class_weights=class_weights,
         optimizer=_optimizer(model, config, device),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         loaders=loaders,
@@ -189,7 +190,7 @@ def _optimizer(model: AudioClassifier, config: TrainConfig, device: torch.device
 
 
 def _clear(output_dir: Path) -> None:
-    """Deletes an earlier run: only once data and model of the new one are at hand."""
+    """Deletes an earlier run: only once nothing can be refused any more."""
     for name in RUN_FILES:
         path = output_dir / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

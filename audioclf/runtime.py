@@ -4,7 +4,7 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -43,9 +43,25 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """The forward pass's arithmetic; nothing changes for fp32."""
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """The forward pass's arithmetic."""
+    with full_fp32(), torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
+        yield
+
+
+@contextlib.contextmanager
+def full_fp32() -> Iterator[None]:
+    """Inside, CUDA computes fp32 as such; by default its convolutions round their inputs to TF32, of 10 bits."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def at_least_fp32(values: Tensor) -> Tensor:
@@ -64,6 +80,8 @@ def seed_everything(seed: int) -> None:
 def deterministic_algorithms(enabled: bool) -> Iterator[None]:
     """Inside, torch uses algorithms that give the same bits each time; its flags are restored on leaving.
 
+    CUBLAS_WORKSPACE_CONFIG stays as it is set: cuBLAS reads it once a process.
+
     Raises:
         ConfigError: when something inside has no such algorithm.
     """
@@ -72,13 +90,18 @@ def deterministic_algorithms(enabled: bool) -> Iterator[None]:
         return
     mode = torch.get_deterministic_debug_mode()
     benchmark = torch.backends.cudnn.benchmark
-    # cuBLAS reads it when it first starts; torch refuses products on CUDA without it.
+    # torch refuses products on CUDA without it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False  # it would choose between algorithms by the clock
     try:
         yield
     except RuntimeError as error:
+        if "CUBLAS_WORKSPACE_CONFIG" in str(error):
+            raise ConfigError(
+                "deterministic=True cannot be kept: cuBLAS had already started otherwise. Set the environment variable "
+                "CUBLAS_WORKSPACE_CONFIG=:4096:8 before Python starts, or train in a new process."
+            ) from error
         if "does not have a deterministic implementation" not in str(error):
             raise
         raise ConfigError(

@@ -28,7 +28,7 @@ from .models.backbone import load_feature_extractor
 from .models.classifier import build_classifier, freeze, load_classifier, place
 from .progress import results_table
 from .run import Run, StepLog, prepare_output_dir, set_up
-from .runtime import choose_device, deterministic_algorithms, seed_everything
+from .runtime import choose_device, deterministic_algorithms, full_fp32, seed_everything
 from .schedule import learning_rate_factor, num_warmup_steps
 
 MAX_SKIPPED_IN_A_ROW = 20
@@ -82,7 +82,7 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
     device = choose_device(config.device)
     output_dir = prepare_output_dir(config)
     splits = _load_splits(data, valid, config)
-    with deterministic_algorithms(config.deterministic):
+    with deterministic_algorithms(config.deterministic), full_fp32():  # the backward pass too
         return _run(config, device, output_dir, splits)
 
 

@@ -1,6 +1,8 @@
 """Attention with our dropout against torch's, and in an encoder."""
 
 import contextlib
+import gc
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,6 +90,25 @@ class TestAttention:
             out, _ = attention(None, query, key, value, None, dropout=1e-9)
         assert out.dtype == dtype
         assert (out.double() - exact).abs().max() <= 4 * torch.finfo(dtype).eps * exact.abs().max()
+
+    def test_the_weights_are_freed_by_the_backward_pass(self):
+        """Kept as attributes they would live until the next step's own are made."""
+        kept = []
+
+        def pack(tensor):
+            if tensor.shape[-2:] == (11, 11):
+                kept.append(weakref.ref(tensor))
+            return tensor
+
+        query, key, value = qkv()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out, _ = attention(torch.nn.Module(), query, key, value, None, dropout=0.3)
+        gc.collect()
+        assert [weights() is not None for weights in kept] == [True] * 2  # one tensor a clip
+        out.sum().backward()
+        gc.collect()
+        assert [weights() for weights in kept] == [None] * 2
+        assert out.grad_fn is not None
 
 
 class TestEncoder:

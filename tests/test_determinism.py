@@ -96,6 +96,13 @@ class TestDeterministicOption:
         finally:
             torch.backends.cudnn.benchmark = False
 
+    def test_a_cublas_that_started_otherwise_is_told(self):
+        """The sentence that torch raises; to make it do so takes CUDA."""
+        with pytest.raises(ConfigError, match="train in a new process"), deterministic_algorithms(True):
+            raise RuntimeError(
+                "... but this operation is not deterministic ... set CUBLAS_WORKSPACE_CONFIG=:4096:8 ..."
+            )
+
     def test_what_cannot_be_deterministic_is_told(self, tones, quick, tmp_path):
         class Odd(torch.nn.Module):
             """Scatters without adding up, which torch cannot do deterministically."""

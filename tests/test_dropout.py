@@ -86,6 +86,12 @@ class TestModule:
 
 
 class TestEncoder:
+    @pytest.mark.parametrize(("p", "by_gaps"), [(0.0, False), (0.1, True), (0.5, True), (0.9, False), (1.0, False)])
+    def test_only_where_it_is_faster(self, p, by_gaps):
+        module = torch.nn.Sequential(torch.nn.Dropout(p))
+        use_gap_dropout(module)
+        assert isinstance(module[0], GapDropout) is by_gaps
+
     def test_every_dropout_is_replaced_and_evaluation_unchanged(self):
         torch.manual_seed(0)
         rates = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")

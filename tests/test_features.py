@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import WavLMConfig
 
 import audioclf
-from audioclf import ConfigError
+from audioclf import AudioclfError, ConfigError
+from audioclf.clips import Clips
 from audioclf.models.classifier import build_classifier, freeze
 
 LABELS = ["high", "low", "mid"]
@@ -89,6 +90,37 @@ def test_a_small_disk_is_not_filled(tones, quick, tmp_path, monkeypatch, capsys)
     run(tones, quick, tmp_path / "out", **options)
     assert not (tmp_path / "cache" / "features").exists()
     assert "The disk has no room to keep what the frozen encoder gives" in capsys.readouterr().out
+
+
+def test_what_is_there_already_needs_no_room(tones, quick, tmp_path, monkeypatch, capsys):
+    options = {"freeze": "feature_encoder", "cache_dir": str(tmp_path / "cache"), "progress": True}
+    run(tones, quick, tmp_path / "first", **options)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    run(tones, quick, tmp_path / "second", **options)
+    assert "no room" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_attention_heads": 4}, {"hidden_act": "relu"}, {"conv_stride": (5, 2, 2, 2, 2, 2, 1)}]
+)
+def test_another_encoder_with_the_same_weights(options, tones, quick, tmp_path):
+    """Its tensors have the same shapes and, from one seed, the same values; what it computes is another thing."""
+    fixed = {"freeze": "backbone", "num_epochs": 1}
+    run(tones, quick, tmp_path / "a", **fixed, cache_dir=str(tmp_path / "shared"))
+    changed = {**fixed, "model": tiny_config(**options)}
+    after, _ = run(tones, quick, tmp_path / "b", **changed, cache_dir=str(tmp_path / "shared"))
+    alone, _ = run(tones, quick, tmp_path / "c", **changed, cache_dir=str(tmp_path / "own"))
+    assert after == alone
+
+
+def test_decoded_audio_that_is_gone(tones, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(Clips, "__getitem__", lambda *_: (_ for _ in ()).throw(FileNotFoundError(2, "No such file")))
+    options = {"freeze": "backbone", "cache_dir": str(tmp_path / "cache")}
+    with pytest.raises(AudioclfError, match=r"\.wav: its decoded audio in .* cannot be read .*; run again"):
+        run(tones, quick, tmp_path / "out", **options)
+    monkeypatch.undo()
+    run(tones, quick, tmp_path / "again", **options)
 
 
 def test_the_run_tells_of_its_features(tones, quick, tmp_path, capsys):

@@ -10,6 +10,7 @@ from transformers import AutoModel, HubertModel
 import audioclf
 from audioclf import ConfigError
 from audioclf.models import frontend_fast
+from audioclf.models.classifier import build_classifier, place
 from audioclf.models.frontend import encode_waveform, num_frames
 from audioclf.runtime import autocast
 
@@ -142,8 +143,10 @@ class TestChoice:
         with torch.no_grad():
             expected = cnn(values).transpose(1, 2)
             assert torch.equal(encode_waveform(cnn, values, None), expected)
+        model = build_classifier(tiny_config(**options), "mean", ["a", "b"])
+        assert place(model, torch.device("cpu")) is model
         with pytest.raises(ConfigError, match="frontend='fast' cannot compute this model"):
-            encode_waveform(cnn, values, None, "fast")
+            place(model, torch.device("cpu"), "fast")
 
     def test_gradient_to_the_samples(self):
         values = torch.randn(1, 4000, requires_grad=True)
@@ -159,6 +162,31 @@ class TestChoice:
         assert losses[0] == pytest.approx(losses[1], abs=1e-4)
         with pytest.raises(ConfigError, match="frontend='slow' is not one of auto, fast, reference"):
             audioclf.train(tones, output_dir=tmp_path / "out", frontend="slow", **quick)
+
+
+def test_a_silent_clip_leaves_its_neighbour_s_gradient_alone():
+    """Its GroupNorm scales by 1 / sqrt(eps): windows that reach into a loud neighbour would overflow fp16."""
+    cnn = cnn_of()
+    with torch.no_grad():
+        cnn.conv_layers[0].layer_norm.weight.mul_(100)
+    values = torch.zeros(2, 4000)
+    values[1] = torch.randn(4000)
+    values[1, :10] *= 100
+    with autocast(torch.device("cpu"), "fp16"):
+        frames = encode_waveform(cnn, values, torch.tensor([3998, 4000]), "fast")
+    (1e-3 * frames.float().square().sum()).backward()
+    assert frames.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in cnn.parameters())
+
+
+@every_kind
+def test_weights_in_half_precision(kind):
+    """A model that its user has cast, without autocast."""
+    cnn, values = cnn_of(torch.bfloat16, **KINDS[kind]), torch.randn(2, 4000).bfloat16()
+    with torch.no_grad():
+        fast, reference = (encode_waveform(cnn, values, None, form) for form in ("fast", "reference"))
+    assert fast.dtype == torch.bfloat16
+    assert (fast - reference).abs().max() < 0.05 * reference.abs().max()
 
 
 def test_pretrained_shapes_are_computed_fast():

@@ -115,6 +115,12 @@ def test_an_unreadable_sound_is_named(classifier, clips, tmp_path):
         classifier([clips[0], str(bad)])
 
 
+@pytest.mark.parametrize("nothing", [None, 5, 0.5])
+def test_what_is_no_sound(classifier, nothing):
+    with pytest.raises(audioclf.AudioError, match=f"{nothing} is no sound: give a path"):
+        classifier(nothing)
+
+
 def test_sounds_are_cut_as_in_validation(tones, quick, tmp_path):
     """Decoded up to the limit here, decoded whole and then cut there: the same samples to the last."""
     result = audioclf.train(

@@ -8,8 +8,10 @@ from conftest import tiny_config
 
 import audioclf
 from audioclf import ConfigError
+from audioclf.evaluation import forward
+from audioclf.models.attention import attention
 from audioclf.models.backbone import encode
-from audioclf.models.classifier import build_classifier
+from audioclf.models.classifier import build_classifier, place
 from audioclf.models.frontend import encode_waveform
 from audioclf.models.heads import HEADS
 from audioclf.runtime import autocast, choose_precision
@@ -39,7 +41,7 @@ def test_norm_statistics_of_the_first_layer(precision, padded):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("dropout", [0.0, 1e-6])  # two different implementations in torch
+@pytest.mark.parametrize("dropout", [0.0, 1e-6])  # torch's own attention, and ours
 def test_softmax_of_the_encoder(precision, dropout):
     """1,499 equal weights are 1/1499 each: a sum in half precision would be off by whole percents."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -47,7 +49,7 @@ def test_softmax_of_the_encoder(precision, dropout):
     query, key = (4 * torch.randn(1, 2, 1499, 32).to(dtype) for _ in range(2))
     value = torch.ones(1, 2, 1499, 32, dtype=dtype)
     with autocast(CPU, precision):
-        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        out, _ = attention(torch.nn.Module(), query, key, value, None, dropout=dropout)
     assert (out.float() - 1).abs().median() <= torch.finfo(dtype).eps
 
 
@@ -135,3 +137,29 @@ def test_statistics_on_cuda():
             with autocast(torch.device("cuda"), precision):
                 half = model(values.cuda(), mask.cuda()).float().cpu()
             assert (half - exact).abs().max() < 0.05
+
+
+def test_fp32_is_not_rounded_to_tf32_and_the_flags_come_back():
+    """What CUDA does with them is tested on CUDA below."""
+    flags = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    before = [flag.allow_tf32 for flag in flags]
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with autocast(CPU, "fp32"):
+            assert not any(flag.allow_tf32 for flag in flags)
+        assert [flag.allow_tf32 for flag in flags] == [True, before[1]]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_fp32_on_cuda_is_that_of_the_cpu():
+    torch.manual_seed(0)
+    model = build_classifier(tiny_config(conv_dim=(64,) * 7), "mean", ["a", "b"]).eval()
+    batch = {"input_values": torch.randn(2, 16_000), "attention_mask": torch.ones(2, 16_000, dtype=torch.long)}
+    batch["attention_mask"][0, 9000:] = 0
+    with torch.inference_mode():
+        here = forward(place(model, CPU), batch, CPU, "fp32")
+        there = forward(place(model, torch.device("cuda")), batch, torch.device("cuda"), "fp32")
+    assert (here - there.cpu()).abs().max() < 1e-5

@@ -121,6 +121,12 @@ class TestARun:
 
 
 class TestTheLoop:
+    def test_a_config_object_stays_as_it_is(self, tones, quick, tmp_path):
+        model = tiny_config(hidden_dropout=0.1)
+        before = model.to_dict(), model._attn_implementation
+        audioclf.train(tones, output_dir=tmp_path / "out", **{**quick, "num_epochs": 1, "model": model})
+        assert (model.to_dict(), model._attn_implementation) == before
+
     @pytest.mark.parametrize("epochs", [1, 2])
     def test_accumulation_equals_one_big_batch(self, tones, quick, tmp_path, epochs):
         """36 clips as 5 batches of 8 (the last of 4) in windows of 3 and 2, against batches of 24 and 12."""
@@ -425,6 +431,15 @@ class TestOutputFolder:
         with pytest.raises(CheckpointError, match="no such folder"):
             audioclf.train(tones, overwrite=True, **{**options, "model": "./mistyped"})
         assert (folder / "history.jsonl").read_text() == "old"  # kept until the new run can begin
+        for refused, sentence in (
+            ({"class_weights": {"hgih": 1.0}}, "'hgih', which is no label"),
+            ({"loss": lambda config: None}, "The loss builder gave NoneType"),
+            ({"frontend": "fast", "model": tiny_config(feat_extract_activation="relu")}, "frontend='fast' cannot"),
+            ({"max_batch_seconds": 0.1}, "max_batch_seconds=0.1 is less than"),
+        ):
+            with pytest.raises(ConfigError, match=sentence):
+                audioclf.train(tones, overwrite=True, **{**options, **refused})
+            assert (folder / "history.jsonl").read_text() == "old"
         result = audioclf.train(tones, overwrite=True, **options)
         assert (folder / "thesis.txt").read_text() == "do not delete"
         assert result.history[0]["event"] == "step"

@@ -73,8 +73,8 @@ class _DropoutAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], p: float, scaling: float
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value)
-        ctx.lengths, ctx.p, ctx.scaling, ctx.kept = lengths, p, scaling, []
+        ctx.lengths, ctx.p, ctx.scaling = lengths, p, scaling
+        kept = []
         out = torch.zeros_like(query)
         with torch.autocast("cpu", enabled=False):
             for part in _parts(query, lengths):
@@ -84,16 +84,18 @@ class _DropoutAttention(torch.autograd.Function):
                 values = weights.view(-1)[positions]
                 weights.view(-1).index_fill_(0, positions, 0.0)
                 out[part] = weights @ v * (1 / (1 - p))
-                ctx.kept.append((weights, positions, values))
+                kept += [weights, positions, values]
+        ctx.save_for_backward(query, key, value, *kept)
         return out.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *kept = ctx.saved_tensors
         grad = grad.transpose(1, 2)
         d_query, d_key, d_value = (torch.zeros_like(tensor) for tensor in (query, key, value))
-        for part, (weights, positions, values) in zip(_parts(query, ctx.lengths), ctx.kept, strict=True):
+        parts = _parts(query, ctx.lengths)
+        for part, weights, positions, values in zip(parts, kept[::3], kept[1::3], kept[2::3], strict=True):
             g = grad[part] * (1 / (1 - ctx.p))
             d_value[part] = weights.mT @ g
             d_weights = g @ value[part].mT
@@ -111,6 +113,6 @@ def _parts(query: Tensor, lengths: list[int]) -> list[tuple[int, slice, slice]]:
     """Indices into (B, H, F, D): of each clip its own frames, and as many heads as the cache holds the weights of."""
     parts = []
     for clip, length in enumerate(lengths):
-        step = max(1, CACHED_WEIGHTS // length**2)
+        step = max(1, CACHED_WEIGHTS // max(length, 1) ** 2)
         parts += [(clip, slice(h, h + step), slice(length)) for h in range(0, query.shape[1], step)]
     return parts

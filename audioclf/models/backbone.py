@@ -4,6 +4,7 @@ Shapes: B batch, T samples, F frames, D hidden, L layers.
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def load_config(model: Any) -> PretrainedConfig:
     if isinstance(model, str):
         config = _fetch(AutoConfig, _config_file(model) or model, model)
     elif isinstance(model, PretrainedConfig):
-        config = model
+        config = copy.deepcopy(model)  # building a model writes into it
     else:
         raise ConfigError(f"model={model!r} is no hub id, folder, config.json or transformers config.")
     encoder_type = (

@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 from ..config import Freeze, Frontend
 from ..errors import CheckpointError, ConfigError
 from . import backbone as backbones
+from . import frontend_fast
 from .attention import use_own_attention
 from .dropout import use_gap_dropout
 from .frontend import encode_waveform
@@ -215,7 +216,15 @@ def place(classifier: AudioClassifier, device: torch.device, frontend: Frontend 
         classifier: Anywhere.
         device: Where it is to compute.
         frontend: Form of the convolutions, as in `TrainConfig`.
+
+    Raises:
+        ConfigError: when the fast form is asked for and cannot compute this model.
     """
+    if frontend == "fast" and not frontend_fast.applies(classifier.backbone.feature_extractor):
+        raise ConfigError(
+            "frontend='fast' cannot compute this model: its CNN has unusual kernels or activations; use "
+            "frontend='auto'."
+        )
     classifier.frontend = frontend
     use_own_attention(classifier.backbone)
     if device.type == "cpu":

@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from ..config import Frontend
-from ..errors import ConfigError
 from ..runtime import at_least_fp32
 from . import frontend_fast
 
@@ -45,18 +44,11 @@ def encode_waveform(
         input_values: Normalised waveforms (B, T), padded at the right.
         num_samples: Valid samples of each clip (B,), on any device, or None when nothing is padded. Frames beyond a
             clip's own are unspecified.
-        form: `fast`, `reference`, or `auto`: fast on a CPU wherever it can compute this CNN.
-
-    Raises:
-        ConfigError: when the fast form is asked for and cannot compute this CNN.
+        form: `fast`, `reference`, or `auto`: fast on a CPU. The fast form gives way to the reference where it cannot
+            compute this CNN, or when the waveforms need a gradient.
     """
-    applies = frontend_fast.applies(feature_extractor) and not input_values.requires_grad
-    if form == "fast" and not applies:
-        raise ConfigError(
-            "frontend='fast' cannot compute this model: its CNN has unusual kernels or activations, or the waveforms "
-            "need a gradient; use frontend='auto'."
-        )
-    if applies and (form == "fast" or (form == "auto" and input_values.device.type == "cpu")):
+    can_be_fast = frontend_fast.applies(feature_extractor) and not input_values.requires_grad
+    if can_be_fast and (form == "fast" or (form == "auto" and input_values.device.type == "cpu")):
         if num_samples is None:
             num_samples = torch.full(input_values.shape[:1], input_values.shape[1])
         return frontend_fast.encode_packed(feature_extractor, input_values, num_samples)

@@ -89,7 +89,12 @@ def _first_layer(layer: nn.Module, signal: Tensor, lengths: list[int], rows: lis
     weight = layer.conv.weight[:, 0]
     if not isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm):
         return _bias_and_norm(layer, functional.linear(windows, weight).to(dtype))
-    own = [part[:length] for part, length in zip(windows.split(rows), lengths, strict=True)]
+    parts = windows.split(rows)
+    for part, length in zip(parts, lengths, strict=True):
+        # Windows that reach into the next clip are never read, but scaled for this one they could overflow fp16, and
+        # infinity times their gradient of zero would be NaN.
+        part[length:] = 0.0
+    own = [part[:length] for part, length in zip(parts, lengths, strict=True)]
     folded, shift = fold_group_norm(weight, layer.layer_norm, own)
     return _FoldedConv.apply(windows, folded, shift, rows, dtype)
 
@@ -116,7 +121,11 @@ def _bias_and_norm(layer: nn.Module, hidden: Tensor) -> Tensor:
     if layer.conv.bias is not None:
         hidden = hidden + layer.conv.bias.to(hidden.dtype)
     if isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm):
-        hidden = layer.layer_norm(at_least_fp32(hidden)).to(hidden.dtype)
+        norm = layer.layer_norm
+        weight, bias = at_least_fp32(norm.weight), at_least_fp32(norm.bias)
+        hidden = functional.layer_norm(at_least_fp32(hidden), norm.normalized_shape, weight, bias, norm.eps).to(
+            hidden.dtype
+        )
     return hidden
 
 
