@@ -1,26 +1,25 @@
-"""One optimizer step of DistilHuBERT's full shape: ours and transformers' model under Trainer's recipe, side by side.
+"""One optimizer step of DistilHuBERT's full shape: transformers' and torchaudio's models and ours, side by side.
 
 Usage: python benchmarks/bench_train_step.py [--clips 2] [--seconds 30] [--precision fp32] [--freeze none]
        [--cached] [--keep-memory] [--rounds 3] [--json FILE]
 
-Random weights, the config's own dropout of 0.1, train mode; forward, loss, backward, clipping, AdamW. Both sides run in
-one process, interleaved, and medians are printed; peak memory is measured in a process of its own. --cached gives ours
-the features of a frozen encoder, as `cache_features` does. --keep-memory lets the C library keep freed memory, for both
+Random weights, the config's own dropout of 0.1, train mode; forward, loss, backward, clipping, AdamW: Trainer's recipe.
+All sides run in one process by turns, and medians are printed; peak memory is measured in a process of its own.
+"products alone" is what a side's matrix products would take at the speed of a large product. --cached gives ours the
+features of a frozen encoder, as `cache_features` does. --keep-memory lets the C library keep freed memory, for all
 sides alike.
 """
 
 import argparse
-import json
 import multiprocessing
 import resource
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
-import numpy as np
 import torch
+import torchaudio
 import transformers
+from measure import interleaved, parser, products_alone, write
 
 from audioclf.allocator import keep_freed_memory
 from audioclf.evaluation import forward
@@ -28,43 +27,30 @@ from audioclf.models.classifier import build_classifier, freeze, place
 from audioclf.runtime import DTYPES, autocast
 
 RATE, LABELS, CPU = 16_000, [str(label) for label in range(10)], torch.device("cpu")
-SIDES = ("transformers", "audioclf")
+SIDES = ("transformers", "torchaudio", "audioclf")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
-    parser.add_argument("--freeze", choices=["none", "feature_encoder", "backbone"], default="none")
-    parser.add_argument("--cached", action="store_true")
-    parser.add_argument("--keep-memory", action="store_true")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    options = parser.parse_args()
+    made = parser(__doc__, rounds=3)
+    made.add_argument("--clips", type=int, default=2)
+    made.add_argument("--seconds", type=float, default=30)
+    made.add_argument("--precision", choices=list(DTYPES), default="fp32")
+    made.add_argument("--freeze", choices=["none", "feature_encoder", "backbone"], default="none")
+    made.add_argument("--cached", action="store_true")
+    made.add_argument("--keep-memory", action="store_true")
+    options = made.parse_args()
     peaks = {}
     for side in SIDES:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             peaks[side] = pool.submit(peak_memory, side, options).result()
     steps = {side: make_step(side, options) for side in SIDES}
-    times: dict[str, list[float]] = {side: [] for side in SIDES}
-    for _ in range(options.rounds + 1):  # the first one warms up
-        for side, step in steps.items():
-            began = time.perf_counter()
-            step()
-            times[side].append(time.perf_counter() - began)
-    report = {name: value for name, value in vars(options).items() if name != "json"}
-    report |= {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability()}
-    report |= {"torch": torch.__version__, "transformers": transformers.__version__}
-    for side in SIDES:
-        low, median, high = np.quantile(times[side][1:], (0, 0.5, 1)).round(3).tolist()
-        report[side] = {"seconds": median, "least": low, "most": high, "peak_gib": round(peaks[side], 2)}
-    theirs, ours = (report[side] for side in SIDES)
-    report["times as fast"] = round(theirs["seconds"] / ours["seconds"], 2)
-    report["share of memory"] = round(ours["peak_gib"] / theirs["peak_gib"], 2)
-    print(json.dumps(report, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    rows = interleaved(steps, options.rounds)
+    for side, row in rows.items():
+        row["products alone"] = round(products_alone(steps[side], options.precision), 3)
+        row["peak_gib"] = round(peaks[side], 2)
+        row["audioclf is times as fast"] = round(row["seconds"] / rows["audioclf"]["seconds"], 2)
+        row["audioclf's share of its memory"] = round(peaks["audioclf"] / peaks[side], 2)
+    write(options, rows, options.precision)
 
 
 def make_step(side: str, options: argparse.Namespace) -> Callable[[], None]:
@@ -87,6 +73,16 @@ def make_step(side: str, options: argparse.Namespace) -> Callable[[], None]:
         def logits() -> torch.Tensor:
             with autocast(CPU, options.precision):
                 return model(**batch).logits.float()
+    elif side == "torchaudio":
+        model = torchaudio_model()
+        if options.freeze != "none":
+            model[0].feature_extractor.requires_grad_(False)
+        if options.freeze == "backbone":
+            model[0].requires_grad_(False)
+
+        def logits() -> torch.Tensor:
+            with autocast(CPU, options.precision):
+                return model[1](model[0].extract_features(values)[0][-1].mean(1)).float()
     else:
         model = place(build_classifier(config, "mean", LABELS), CPU)
         freeze(model, options.freeze)
@@ -109,6 +105,29 @@ def make_step(side: str, options: argparse.Namespace) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return step
+
+
+def torchaudio_model() -> torch.nn.Sequential:
+    """The encoder of torchaudio in the same shape, and a linear head for the mean of its frames."""
+    encoder = torchaudio.models.wav2vec2_model(
+        extractor_mode="group_norm",
+        extractor_conv_layer_config=[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2,
+        extractor_conv_bias=False,
+        encoder_embed_dim=768,
+        encoder_projection_dropout=0.0,
+        encoder_pos_conv_kernel=128,
+        encoder_pos_conv_groups=16,
+        encoder_num_layers=2,
+        encoder_num_heads=12,
+        encoder_attention_dropout=0.1,
+        encoder_ff_interm_features=3072,
+        encoder_ff_interm_dropout=0.1,
+        encoder_dropout=0.1,
+        encoder_layer_norm_first=False,
+        encoder_layer_drop=0.0,
+        aux_num_out=None,
+    )
+    return torch.nn.Sequential(encoder, torch.nn.Linear(768, len(LABELS)))
 
 
 def peak_memory(side: str, options: argparse.Namespace) -> float:

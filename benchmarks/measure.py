@@ -1,0 +1,80 @@
+"""What the benchmarks share: interleaved rounds, the machine, and the speed of a plain product on it."""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from audioclf.runtime import DTYPES
+
+
+def parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--rounds", type=int, default=rounds, help="rounds that count; one more warms up")
+    made.add_argument("--json", type=Path, help="file for the figures")
+    return made
+
+
+def interleaved(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
+    """Median, least and most seconds of each side; they take turns, so that a slow minute of the machine meets all."""
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds + 1):
+        for side, run in sides.items():
+            began = time.perf_counter()
+            run()
+            times[side].append(time.perf_counter() - began)
+    rows = {}
+    for side, seconds in times.items():
+        low, median, high = np.quantile(seconds[1:], (0, 0.5, 1)).round(4).tolist()
+        rows[side] = {"seconds": median, "least": low, "most": high}
+    return rows
+
+
+def write(options: argparse.Namespace, figures: dict[str, Any], precision: str = "fp32") -> None:
+    """Prints a benchmark's figures with its options and the machine; keeps them with --json."""
+    report = {name: value for name, value in vars(options).items() if name != "json"} | machine(precision) | figures
+    text = json.dumps(report, indent=2)
+    print(text, flush=True)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+def machine(precision: str = "fp32") -> dict[str, Any]:
+    """What a figure depends on."""
+    return {
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "product_gflops": round(product_speed(precision), 1),
+    }
+
+
+def products_alone(run: Callable[[], Any], precision: str) -> float:
+    """Seconds that the matrix products of one run would take at the speed of a large one: a limit for that form."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() / (product_speed(precision) * 1e9)
+
+
+def product_speed(precision: str) -> float:
+    """GFLOP/s of a product of the CNN's second layer's shape, the best of ten."""
+    rows, inner, columns = 2048, 1024, 512
+    left, right = (torch.randn(shape).to(DTYPES[precision]) for shape in ((rows, inner), (inner, columns)))
+    best = float("inf")
+    for _ in range(10):
+        began = time.perf_counter()
+        for _ in range(5):
+            left @ right
+        best = min(best, (time.perf_counter() - began) / 5)
+    return 2 * rows * inner * columns / best / 1e9
