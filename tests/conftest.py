@@ -10,6 +10,7 @@ import torch
 from transformers import HubertConfig
 
 import audioclf
+from audioclf.models import positional
 
 TONES = {"high": 3000.0, "low": 300.0, "mid": 950.0}
 RATE = 22_050
@@ -91,3 +92,9 @@ def _same_threads():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fft_for_few_frames(monkeypatch):
+    """The positional convolution by Fourier transforms also in batches as small as those of the tests."""
+    monkeypatch.setattr(positional, "FEWEST_FRAMES", 0)

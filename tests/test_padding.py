@@ -47,6 +47,7 @@ LABELS = ["high", "low", "mid"]  # those of the tones
 # 400 samples (25 ms) give one frame, and so do 719; 720 give two.
 LENGTHS = (400, 719, 720, 1601, 2345, 4000, 5555, 8000)
 CLOSE = 1e-5
+pytestmark = pytest.mark.usefixtures("fft_for_few_frames")
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 # Those whose code is not wav2vec2's under another name.

@@ -33,6 +33,7 @@ def test_values_and_gradients(taps, frames, groups):
         assert torch.allclose(gradient, reference, atol=1e-10)
 
 
+@pytest.mark.usefixtures("fft_for_few_frames")
 def test_taps_out_of_reach_keep_still():
     """A clip of 6 frames reaches taps 59 to 69 of 128; of rounding elsewhere Adam would make steps like any other."""
     torch.manual_seed(0)
@@ -62,6 +63,7 @@ def test_fp32_is_as_precise_as_the_direct_form():
     assert (convolve(frames, weights, 16, 64) - exact).abs().max() <= 2 * direct
 
 
+@pytest.mark.usefixtures("fft_for_few_frames")
 @pytest.mark.parametrize("family", [HubertConfig, Wav2Vec2Config, WavLMConfig, UniSpeechSatConfig])
 @pytest.mark.parametrize("taps", [16, 15])
 @pytest.mark.parametrize("stable", [False, True])
@@ -92,6 +94,17 @@ def test_in_an_encoder(family, taps, stable, tmp_path):
     assert torch.equal(AutoModel.from_pretrained(tmp_path)(values).last_hidden_state, outputs[0])
 
 
+def test_few_frames_keep_torch_s():
+    torch.manual_seed(0)
+    reference = AutoModel.from_config(tiny_config())
+    fast = copy.deepcopy(reference)
+    use_fft_positions(fast)
+    for clips, same in ((33, True), (34, False)):  # of 12 frames
+        values = torch.randn(clips, 4000)
+        assert torch.equal(*(model(values).last_hidden_state for model in (reference, fast))) is same
+
+
+@pytest.mark.usefixtures("fft_for_few_frames")
 def test_half_precision_keeps_torch_s():
     torch.manual_seed(0)
     reference = AutoModel.from_config(tiny_config())

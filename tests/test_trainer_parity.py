@@ -28,6 +28,7 @@ from audioclf.sampling import LengthBucketSampler
 RATE, SECONDS, EPOCHS, SEED, TOLERANCE = 16_000, 0.15, 2, 3, 1e-5
 LABELS = sorted(TONES)
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+pytestmark = pytest.mark.usefixtures("fft_for_few_frames")
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
 """The positional convolution by Fourier transforms: its 128 taps cost as many products as half a transformer layer.
 
 Circular convolution is a product of spectra, so frames are cut into overlapping blocks whose wrapped-around part is
-thrown away (overlap-save). Equal to the convolution to rounding, on a CPU several times faster, and the gradients are
-torch's own.
+thrown away (overlap-save). Equal to the convolution to rounding. Transforms of the weights cost the same for few frames
+as for many: fewer than `FEWEST_FRAMES` are left to torch.
 
-Shapes: B batch, T frames, D channels, G groups, K taps, N frames of a block, H new ones of them, S frequencies.
+Shapes of one group: B batch, T frames, C channels in, D out, K taps, N samples of a block, of which H are new, J blocks
+of a clip, S frequencies.
 """
 
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+FEWEST_FRAMES = 400  # of a whole batch; both forms cost the same there, whatever the channels (docs/log.md)
 
 
 def use_fft_positions(backbone: nn.Module) -> None:
@@ -21,32 +26,79 @@ def use_fft_positions(backbone: nn.Module) -> None:
 
 
 def _forward(self: nn.Conv1d, hidden: Tensor) -> Tensor:
-    if hidden.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    few = len(hidden) * hidden.shape[-1] < FEWEST_FRAMES
+    if few or hidden.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return type(self).forward(self, hidden)
-    weight, dtype = self.weight, hidden.dtype
-    if torch.is_grad_enabled() and weight.requires_grad:
-        # Transforms err by a share of the largest gradient, also where a far tap's is next to zero; Adam, which divides
-        # by the gradient's size, would make steps of that. In fp64 nothing of it is left.
-        hidden, weight = hidden.double(), weight.double()
-    return convolve(hidden, weight, self.groups, self.padding[0]).to(dtype) + self.bias[:, None]
+    return convolve(hidden, self.weight, self.groups, self.padding[0]) + self.bias[:, None]
 
 
 def convolve(hidden: Tensor, weight: Tensor, groups: int, padding: int) -> Tensor:
-    """What `torch.nn.functional.conv1d` gives for frames (B, D, T) and weights (D', D / G, K).
+    """What `torch.nn.functional.conv1d` gives for frames (B, channels, T) and weights (channels out, C, K).
 
     Source: Oppenheim and Schafer, "Discrete-Time Signal Processing", 8.7.3, overlap-save.
     """
-    num_clips, num_channels, num_taps = len(hidden), *weight.shape[1:]
-    num_frames = hidden.shape[-1] + 2 * padding - num_taps + 1
-    block = 2 ** (2 * num_taps - 1).bit_length()  # the power of two from 2 K on
-    new = block - num_taps + 1
-    num_blocks = -(-num_frames // new)
-    hidden = functional.pad(hidden, (padding, num_blocks * new + num_taps - 1 - padding - hidden.shape[-1]))
-    # Frequencies come before rows and columns, for one matrix product a group and frequency.
-    inputs = torch.fft.rfft(hidden.unfold(-1, block, new)).view(num_clips, groups, num_channels, num_blocks, -1)
-    inputs = inputs.permute(1, 4, 0, 3, 2).flatten(2, 3)  # (G, S, B * blocks, D / G)
-    taps = torch.fft.rfft(weight, block).conj().view(groups, -1, num_channels, inputs.shape[1])
-    outputs = inputs @ taps.permute(0, 3, 2, 1)  # conjugate, as "convolution" in networks is a correlation
-    outputs = outputs.unflatten(2, (num_clips, num_blocks)).permute(2, 0, 4, 3, 1)  # (B, G, D' / G, blocks, S)
-    frames = torch.fft.irfft(outputs, block)[..., :new]
-    return frames.reshape(num_clips, len(weight), -1)[..., :num_frames]
+    return _Convolution.apply(hidden, weight, groups, padding)
+
+
+class _Convolution(torch.autograd.Function):
+    """A group after the other, whose spectra stay in the processor's cache."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, groups: int, padding: int) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        ctx.groups, ctx.padding = groups, padding
+        pairs = zip(hidden.chunk(groups, 1), weight.chunk(groups), strict=True)
+        return torch.cat([_outputs(*pair, padding) for pair in pairs], dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight = ctx.saved_tensors
+        parts = zip(hidden.chunk(ctx.groups, 1), weight.chunk(ctx.groups), grad.chunk(ctx.groups, 1), strict=True)
+        gradients = [_gradients(*part, ctx.padding) for part in parts]
+        of_hidden, of_weight = zip(*gradients, strict=True)
+        return torch.cat(of_hidden, dim=1), torch.cat(of_weight), None, None
+
+
+def _outputs(hidden: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """(B, C, T) and (D, C, K) to (B, D, T)."""
+    num_frames = hidden.shape[-1] + 2 * padding - weight.shape[-1] + 1
+    size, new, count = _blocks(num_frames, weight.shape[-1])
+    taps = torch.fft.rfft(weight, size).permute(2, 1, 0)  # (S, C, D)
+    # The conjugate, as "convolution" in networks is a correlation.
+    spectra = _spectra(hidden, padding, size, new, count) @ taps.conj()
+    blocks = torch.fft.irfft(spectra.permute(1, 2, 0), size)[..., :new]  # (B * J, D, H)
+    return blocks.unflatten(0, (-1, count)).transpose(1, 2).flatten(2)[..., :num_frames]
+
+
+def _gradients(hidden: Tensor, weight: Tensor, grad: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+    """Gradients of both from that of the outputs (B, D, T)."""
+    size, new, count = _blocks(grad.shape[-1], weight.shape[-1])
+    grad = functional.pad(grad, (0, count * new - grad.shape[-1])).unflatten(-1, (count, new))
+    # Transforms err by a share of the largest gradient, also where a far tap's is next to zero; Adam, which divides by
+    # the gradient's size, would make steps of that. In fp64 nothing of it is left.
+    grads = torch.fft.rfft(grad.double(), size).permute(3, 0, 2, 1).flatten(1, 2)  # (S, B * J, D)
+    products = grads.conj().transpose(1, 2) @ _spectra(hidden.double(), padding, size, new, count)
+    of_weight = torch.fft.irfft(products.permute(1, 2, 0), size)[..., : weight.shape[-1]]
+    taps = torch.fft.rfft(weight, size).permute(2, 0, 1)  # (S, D, C)
+    blocks = torch.fft.irfft((grads.to(taps.dtype) @ taps).permute(1, 2, 0), size)  # (B * J, C, N)
+    blocks = blocks.unflatten(0, (-1, count)).transpose(1, 2)
+    # The part of a block beyond its new samples, K - 1 of them, belongs to the next one's.
+    of_hidden = functional.pad(blocks[..., :new], (0, 0, 0, 1))
+    of_hidden[:, :, 1:, : size - new] += blocks[..., new:]
+    of_hidden = of_hidden.flatten(2)[..., padding : padding + hidden.shape[-1]]
+    return of_hidden, of_weight.to(weight.dtype)
+
+
+def _blocks(num_frames: int, num_taps: int) -> tuple[int, int, int]:
+    """N, the power of two from 2 K on; H; and J."""
+    size = 2 ** (2 * num_taps - 1).bit_length()
+    new = size - num_taps + 1
+    return size, new, -(-num_frames // new)
+
+
+def _spectra(hidden: Tensor, padding: int, size: int, new: int, count: int) -> Tensor:
+    """Spectra (S, B * J, C) of the overlapping blocks of (B, C, T): frequencies first, for a matrix product each."""
+    after = (count - 1) * new + size - padding - hidden.shape[-1]
+    blocks = functional.pad(hidden, (padding, after)).unfold(-1, size, new)
+    return torch.fft.rfft(blocks).permute(3, 0, 2, 1).flatten(1, 2)
