@@ -12,9 +12,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RUNS = {
-    "frontend": ["bench_frontend.py", "--seconds", "4", "--rounds", "3"],
-    "step, all trained": ["bench_train_step.py", "--rounds", "2", "--seconds", "20"],
-    "step, all trained, same allocator": ["bench_train_step.py", "--rounds", "2", "--seconds", "20", "--keep-memory"],
+    "frontend": ["bench_frontend.py", "--seconds", "2", "--rounds", "3"],
+    "step, all trained": ["bench_train_step.py", "--seconds", "10"],
+    "step, all trained, same allocator": ["bench_train_step.py", "--seconds", "10", "--keep-memory"],
     "step, features cached": ["bench_train_step.py", "--freeze", "feature_encoder", "--cached"],
     "step, features cached, same allocator": [
         *("bench_train_step.py", "--freeze", "feature_encoder", "--cached", "--keep-memory")

@@ -15,9 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 import transformers
-from measure import interleaved, parser, product_speed, write
+from measure import interleaved, num_operations, parser, write
 
-from audioclf.models.frontend import encode_waveform, num_frames
+from audioclf.models.frontend import encode_waveform
 from audioclf.runtime import DTYPES, autocast
 
 RATE = 16_000
@@ -31,7 +31,7 @@ def main() -> None:
     made.add_argument("--clips", type=int, default=4)
     made.add_argument("--precision", choices=list(DTYPES), default="fp32")
     options = made.parse_args()
-    write(options, {"forward": measure(options, False), "both passes": measure(options, True)}, options.precision)
+    write(options, {"forward": measure(options, False), "both passes": measure(options, True)})
 
 
 def measure(options: argparse.Namespace, backward: bool) -> dict[str, dict]:
@@ -41,13 +41,13 @@ def measure(options: argparse.Namespace, backward: bool) -> dict[str, dict]:
     for variant in VARIANTS:  # each in a new process, whose peak is its own
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             peaks[variant] = pool.submit(peak_memory, variant, backward, *shape).result()
-    rows = interleaved({variant: make_pass(variant, backward, *shape) for variant in VARIANTS}, options.rounds)
-    floor = num_operations(options.clips * round(options.seconds * RATE)) * (3 if backward else 1)
-    floor /= product_speed(options.precision) * 1e9
+    passes = {variant: make_pass(variant, backward, *shape) for variant in VARIANTS}
+    rows, speed = interleaved(passes, options.rounds, options.precision)
     for variant, row in rows.items():
-        row |= {"products alone": round(floor, 3), "peak_gib": round(peaks[variant], 2)}
+        row["products alone"] = round(num_operations(passes[variant]) / speed / 1e9, 3)
+        row["peak_gib"] = round(peaks[variant], 2)
         row["times as fast as transformers"] = round(rows["transformers"]["seconds"] / row["seconds"], 2)
-    return rows
+    return {"product_gflops": round(speed, 1), **rows}
 
 
 def make_pass(variant: str, backward: bool, clips: int, seconds: float, precision: str) -> Callable[[], None]:
@@ -75,18 +75,6 @@ def peak_memory(variant: str, backward: bool, clips: int, seconds: float, precis
     """Peak of this process in GiB after one pass."""
     make_pass(variant, backward, clips, seconds, precision)()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def num_operations(num_samples: int) -> float:
-    """Multiplications and additions of the CNN's products on so many samples."""
-    total, channels, length = 0.0, 1, torch.tensor(num_samples)
-    for layer, width in enumerate(FULL_SIZE.conv_dim):
-        kernel, stride = FULL_SIZE.conv_kernel[layer], FULL_SIZE.conv_stride[layer]
-        length = (length - kernel) // stride + 1
-        total += 2 * float(length) * kernel * channels * width
-        channels = width
-    assert int(length) == int(num_frames(torch.tensor(num_samples), FULL_SIZE))
-    return total
 
 
 if __name__ == "__main__":

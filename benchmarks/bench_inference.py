@@ -38,7 +38,7 @@ def main() -> None:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 peaks[side] = pool.submit(peak_memory, side, folder, options).result()
         sides = {side: make(side, folder, options) for side in peaks}
-        rows = interleaved(sides, options.rounds)
+        rows, _ = interleaved(sides, options.rounds)
     seconds = sum(len(clip) for clip in make_clips(options.clips)) / RATE
     for side, row in rows.items():
         row["peak_gib"] = round(peaks[side], 2)

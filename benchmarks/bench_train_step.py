@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 import torchaudio
 import transformers
-from measure import interleaved, parser, products_alone, write
+from measure import interleaved, num_operations, parser, write
 
 from audioclf.allocator import keep_freed_memory
 from audioclf.evaluation import forward
@@ -44,13 +44,13 @@ def main() -> None:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             peaks[side] = pool.submit(peak_memory, side, options).result()
     steps = {side: make_step(side, options) for side in SIDES}
-    rows = interleaved(steps, options.rounds)
+    rows, speed = interleaved(steps, options.rounds, options.precision)
     for side, row in rows.items():
-        row["products alone"] = round(products_alone(steps[side], options.precision), 3)
+        row["products alone"] = round(num_operations(steps[side]) / speed / 1e9, 3)
         row["peak_gib"] = round(peaks[side], 2)
         row["audioclf is times as fast"] = round(row["seconds"] / rows["audioclf"]["seconds"], 2)
         row["audioclf's share of its memory"] = round(peaks["audioclf"] / peaks[side], 2)
-    write(options, rows, options.precision)
+    write(options, {"product_gflops": round(speed, 1), **rows})
 
 
 def make_step(side: str, options: argparse.Namespace) -> Callable[[], None]:

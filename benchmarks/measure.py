@@ -24,10 +24,17 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
     return made
 
 
-def interleaved(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median, least and most seconds of each side; they take turns, so that a slow minute of the machine meets all."""
+def interleaved(
+    sides: dict[str, Callable[[], Any]], rounds: int, precision: str = "fp32"
+) -> tuple[dict[str, dict[str, float]], float]:
+    """Median, least and most seconds of each side, and the median speed of a plain product in GFLOP/s.
+
+    They take turns, so that a slow minute of the machine meets all.
+    """
     times: dict[str, list[float]] = {side: [] for side in sides}
+    speeds = []
     for _ in range(rounds + 1):
+        speeds.append(product_speed(precision))
         for side, run in sides.items():
             began = time.perf_counter()
             run()
@@ -36,19 +43,19 @@ def interleaved(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, d
     for side, seconds in times.items():
         low, median, high = np.quantile(seconds[1:], (0, 0.5, 1)).round(4).tolist()
         rows[side] = {"seconds": median, "least": low, "most": high}
-    return rows
+    return rows, float(np.median(speeds))
 
 
-def write(options: argparse.Namespace, figures: dict[str, Any], precision: str = "fp32") -> None:
+def write(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     """Prints a benchmark's figures with its options and the machine; keeps them with --json."""
-    report = {name: value for name, value in vars(options).items() if name != "json"} | machine(precision) | figures
+    report = {name: value for name, value in vars(options).items() if name != "json"} | machine() | figures
     text = json.dumps(report, indent=2)
     print(text, flush=True)
     if options.json:
         options.json.write_text(text + "\n", encoding="utf-8")
 
 
-def machine(precision: str = "fp32") -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What a figure depends on."""
     return {
         "cpu": torch.backends.cpu.get_cpu_capability(),
@@ -56,23 +63,22 @@ def machine(precision: str = "fp32") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "product_gflops": round(product_speed(precision), 1),
     }
 
 
-def products_alone(run: Callable[[], Any], precision: str) -> float:
-    """Seconds that the matrix products of one run would take at the speed of a large one: a limit for that form."""
+def num_operations(run: Callable[[], Any]) -> int:
+    """Multiplications and additions of one run's matrix products and convolutions."""
     with FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops() / (product_speed(precision) * 1e9)
+    return counter.get_total_flops()
 
 
 def product_speed(precision: str) -> float:
-    """GFLOP/s of a product of the CNN's second layer's shape, the best of ten."""
+    """GFLOP/s of a product of the CNN's second layer's shape, the best of five."""
     rows, inner, columns = 2048, 1024, 512
     left, right = (torch.randn(shape).to(DTYPES[precision]) for shape in ((rows, inner), (inner, columns)))
     best = float("inf")
-    for _ in range(10):
+    for _ in range(5):
         began = time.perf_counter()
         for _ in range(5):
             left @ right
