@@ -12,12 +12,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RUNS = {
-    "frontend": ["bench_frontend.py", "--seconds", "2", "--rounds", "3"],
+    "frontend": ["bench_frontend.py", "--seconds", "2", "--rounds", "2"],
     "step, all trained": ["bench_train_step.py", "--seconds", "10"],
     "step, all trained, same allocator": ["bench_train_step.py", "--seconds", "10", "--keep-memory"],
-    "step, features cached": ["bench_train_step.py", "--freeze", "feature_encoder", "--cached"],
+    "step, features cached": [*("bench_train_step.py", "--seconds", "10", "--freeze", "feature_encoder", "--cached")],
     "step, features cached, same allocator": [
-        *("bench_train_step.py", "--freeze", "feature_encoder", "--cached", "--keep-memory")
+        *("bench_train_step.py", "--seconds", "10", "--freeze", "feature_encoder", "--cached", "--keep-memory")
     ],
     "epoch": ["bench_epoch.py"],
     "inference": ["bench_inference.py", "--clips", "12", "--rounds", "2"],

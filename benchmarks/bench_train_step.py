@@ -7,7 +7,7 @@ Random weights, the config's own dropout of 0.1, train mode; forward, loss, back
 All sides run in one process by turns, and medians are printed; peak memory is measured in a process of its own.
 "products alone" is what a side's matrix products would take at the speed of a large product. --cached gives ours the
 features of a frozen encoder, as `cache_features` does. --keep-memory lets the C library keep freed memory, for all
-sides alike.
+sides alike. --rounds 0 measures memory only.
 """
 
 import argparse
@@ -43,14 +43,19 @@ def main() -> None:
     for side in SIDES:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             peaks[side] = pool.submit(peak_memory, side, options).result()
-    steps = {side: make_step(side, options) for side in SIDES}
-    rows, speed = interleaved(steps, options.rounds, options.precision)
-    for side, row in rows.items():
-        row["products alone"] = round(num_operations(steps[side]) / speed / 1e9, 3)
-        row["peak_gib"] = round(peaks[side], 2)
-        row["audioclf is times as fast"] = round(row["seconds"] / rows["audioclf"]["seconds"], 2)
-        row["audioclf's share of its memory"] = round(peaks["audioclf"] / peaks[side], 2)
-    write(options, {"product_gflops": round(speed, 1), **rows})
+    figures = {}
+    for side in SIDES:
+        share = peaks["audioclf"] / peaks[side]
+        figures[side] = {"peak_gib": round(peaks[side], 2), "audioclf's share of its memory": round(share, 2)}
+    if options.rounds:
+        steps = {side: make_step(side, options) for side in SIDES}
+        rows, speed = interleaved(steps, options.rounds, options.precision)
+        for side, row in rows.items():
+            row["products alone"] = round(num_operations(steps[side]) / speed / 1e9, 3)
+            row["audioclf is times as fast"] = round(row["seconds"] / rows["audioclf"]["seconds"], 2)
+            figures[side] |= row
+        figures["product_gflops"] = round(speed, 1)
+    write(options, figures)
 
 
 def make_step(side: str, options: argparse.Namespace) -> Callable[[], None]:
