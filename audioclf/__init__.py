@@ -16,6 +16,7 @@ _HOMES = {
     "ConfigError": "errors",
     "DatasetError": "errors",
     "Example": "datasets.base",
+    "ResourceError": "errors",
     "TrainConfig": "config",
     "TrainResult": "training",
     "TrainingError": "errors",

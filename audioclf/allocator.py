@@ -19,3 +19,9 @@ def keep_freed_memory() -> bool:
     # Older versions refuse more than half of their largest heap, 32 MiB.
     mapped = libc.mallopt(M_MMAP_THRESHOLD, largest) or libc.mallopt(M_MMAP_THRESHOLD, 2**25)
     return bool(mapped and libc.mallopt(M_TRIM_THRESHOLD, largest))
+
+
+def trim() -> None:
+    """Lets glibc hand freed memory back to the system now."""
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -5,6 +5,7 @@ Heavy modules are imported inside, so that `--help` is quick.
 """
 
 import json
+import shlex
 import signal
 import sys
 from dataclasses import dataclass
@@ -167,7 +168,8 @@ def cache(cache_dir: str | None = None, clear: bool = False) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Runs the command line; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()  # the process is ours to tune
     commands = {"train": train, "evaluate": evaluate, "predict": predict, "cache": cache}
     try:
@@ -178,10 +180,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"audioclf: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
+        _tell_how_to_resume(arguments)
         return 128 + signal.SIGINT
+    except SystemExit as end:
+        if end.code == 128 + signal.SIGTERM:
+            _tell_how_to_resume(arguments)
+        raise
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         sys.stderr.close()
         return 0
+
+
+def _tell_how_to_resume(arguments: list[str]) -> None:
+    if arguments[:1] == ["train"]:
+        again = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
+        print(f"Go on with: {shlex.join(['audioclf', *again, '--resume'])}", file=sys.stderr)
 
 
 def entry_point() -> None:

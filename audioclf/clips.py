@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import audio, cache
+from .augment import Augmentation
 from .config import default_cache_dir
 from .datasets.base import AudioSplits, Example
 from .errors import AudioError, DatasetError
@@ -29,7 +30,7 @@ class Clips:
         names: What to call each clip in a message.
         labels: Id of each clip's class.
         lengths: Samples of each clip as it is used, (N,): whole, or cut to the longest allowed.
-        crop_seed: With a seed, the cut is at a random place, drawn from (seed, epoch, index); else at the start.
+        augmentation: What changes them from epoch to epoch; None for their start as it is.
     """
 
     store: cache.ArrayStore
@@ -37,20 +38,18 @@ class Clips:
     names: tuple[str, ...]
     labels: tuple[int, ...]
     lengths: np.ndarray
-    crop_seed: int | None
+    augmentation: Augmentation | None
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, epoch = key
-        waveform = self.store.array(self.positions[index])
-        start = 0
-        spare = len(waveform) - int(self.lengths[index])
-        if spare and self.crop_seed is not None:
-            # Drawn for the clip alone: the same whatever the number of workers and whenever a run was resumed.
-            start = int(np.random.default_rng([self.crop_seed, epoch, index]).integers(spare + 1))
-        waveform = np.array(waveform[start : start + int(self.lengths[index])])
+        waveform, num_samples = self.store.array(self.positions[index]), int(self.lengths[index])
+        if self.augmentation is None:
+            waveform = np.array(waveform[:num_samples])
+        else:
+            waveform = self.augmentation(waveform, num_samples, epoch, index)
         return {"waveform": waveform, "label": self.labels[index], "index": index}
 
 
@@ -74,7 +73,7 @@ def decode(
     *,
     sampling_rate: int,
     max_seconds: float | None,
-    crop_seed: int | None = None,
+    augmentation: Augmentation | None = None,
     bad_audio: str = "auto",
     cache_dir: str | Path | None = None,
     progress: bool = False,
@@ -85,7 +84,7 @@ def decode(
         splits: The data set.
         sampling_rate: Rate of the waveforms, in Hz.
         max_seconds: Longer clips are cut; None for no limit.
-        crop_seed: Seed of random cuts of the train part; every cut is at the start when None.
+        augmentation: What changes the train part from epoch to epoch.
         bad_audio: `skip`, `error` or `auto`, as `TrainConfig.bad_audio`.
         cache_dir: Folder of the cache; ~/.cache/audioclf when not given.
         progress: Show a progress bar while decoding.
@@ -113,7 +112,7 @@ def decode(
             [(position[e], e) for e in examples if position[e] not in store.errors],
             splits.label2id,
             max_samples,
-            crop_seed if name == "train" else None,
+            augmentation if name == "train" else None,
         )
         for name, examples in splits.parts.items()
     }
@@ -158,7 +157,7 @@ def _part(
     clips: Sequence[tuple[int, Example]],
     label2id: dict[str, int],
     max_samples: int | None,
-    crop_seed: int | None,
+    augmentation: Augmentation | None,
 ) -> Clips:
     positions = tuple(position for position, _ in clips)
     lengths = store.lengths[list(positions)]
@@ -168,7 +167,7 @@ def _part(
         names=tuple(example.name for _, example in clips),
         labels=tuple(label2id[example.label] for _, example in clips),
         lengths=lengths if max_samples is None else np.minimum(lengths, max_samples),
-        crop_seed=crop_seed,
+        augmentation=augmentation,
     )
 
 

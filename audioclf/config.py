@@ -14,7 +14,9 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 LrSchedule = Literal["linear", "cosine", "constant"]
 Frontend = Literal["auto", "fast", "reference"]
 Freeze = Literal["none", "feature_encoder", "backbone"]
+Augment = Literal["none", "noise"]
 BadAudio = Literal["auto", "skip", "error"]
+Nonfinite = Literal["error", "skip"]
 Metric = Literal["accuracy", "uar", "macro_f1", "loss"]
 ClassWeights = Literal["balanced"] | dict[str, float] | None
 
@@ -35,7 +37,10 @@ class TrainConfig:
     """
 
     output_dir: str = "audioclf_output"
-    """Folder for checkpoints, history and TensorBoard; refused when it is not empty, unless `overwrite`."""
+    """Folder for checkpoints, history and TensorBoard; refused when not empty, without `resume` or `overwrite`."""
+
+    resume: bool = False
+    """Go on, bit by bit as if never interrupted, from the last checkpoint in `output_dir`; without one, start."""
 
     overwrite: bool = False
     """Delete what an earlier run left in `output_dir`."""
@@ -106,6 +111,9 @@ class TrainConfig:
     random_crop: bool = False
     """Train on a random crop of clips longer than `max_seconds`, drawn anew each epoch."""
 
+    augment: Augment = "none"
+    """Changes of the training clips, drawn anew each epoch: `noise` adds white noise, 10 to 40 dB below the clip."""
+
     valid_fraction: float = 0.1
     """Share of the training clips held out for validation when the data has no valid part."""
 
@@ -127,8 +135,20 @@ class TrainConfig:
     logging_steps: int = 5
     """Optimizer steps between two rows of the history."""
 
+    save_steps: int | None = None
+    """Optimizer steps between two checkpoints from which to resume; besides, there is one after every epoch."""
+
+    save_total_limit: int = 2
+    """Checkpoints of each kind that are kept while a run lasts: the latest, and those before it in case of damage."""
+
+    max_memory_gb: float | None = None
+    """Memory a run may use, in GB (10^9 bytes): of the GPU's, or of the process on Linux; all there is if not given."""
+
     bad_audio: BadAudio = "auto"
     """Unreadable clips: set aside and named (skip), stop (error), or skip up to 1 % of them and stop above (auto)."""
+
+    nonfinite: Nonfinite = "error"
+    """A loss or gradient that is NaN or infinite: stop and name the clips (error), or leave out the step (skip)."""
 
     cache_dir: str | None = None
     """Folder for decoded audio, features and fetched archives; ~/.cache/audioclf when not given."""
@@ -142,7 +162,7 @@ class TrainConfig:
         for name in ("output_dir", "cache_dir", "model"):
             if isinstance(getattr(self, name), Path):
                 object.__setattr__(self, name, str(getattr(self, name)))
-        for name in ("overwrite", "random_crop", "deterministic", "progress"):
+        for name in ("resume", "overwrite", "random_crop", "deterministic", "progress"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be True or False.")
         for name, value in (("output_dir", self.output_dir), ("cache_dir", self.cache_dir or "")):
@@ -152,16 +172,16 @@ class TrainConfig:
             raise ConfigError(f"model={self.model!r} is no hub id, folder, config.json or transformers config.")
         if self.cache_features not in (None, True, False):
             raise ConfigError(f"cache_features={self.cache_features!r} must be True or False, or left out.")
-        for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
+        for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
             check_int(name, getattr(self, name), minimum=1)
-        for name in ("eval_batch_size", "patience"):
+        for name in ("eval_batch_size", "patience", "save_steps"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), minimum=1)
         check_int("num_workers", self.num_workers, minimum=0)
         check_int("seed", self.seed, minimum=0, maximum=2**32 - 1)
         for name in ("learning_rate", "max_grad_norm", "max_seconds"):
             _check_number(name, getattr(self, name), above=0)
-        for name in ("head_learning_rate", "max_batch_seconds"):
+        for name in ("head_learning_rate", "max_batch_seconds", "max_memory_gb"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), above=0)
         _check_number("weight_decay", self.weight_decay, minimum=0)
@@ -174,12 +194,15 @@ class TrainConfig:
                 "cache_features=True keeps what a frozen encoder gives, but with freeze='none' all of it is trained: "
                 "set freeze='feature_encoder' or 'backbone', or leave cache_features out."
             )
-        if self.cache_features and self.random_crop:
-            raise ConfigError(
-                "cache_features=True keeps one array a clip, but random_crop changes the clip in every epoch: choose "
-                "one of them."
-            )
+        for name, plain in (("random_crop", False), ("augment", "none")):
+            if self.cache_features and getattr(self, name) != plain:
+                raise ConfigError(
+                    f"cache_features=True keeps one array a clip, but {name} changes the clip in every epoch: choose "
+                    "one of them."
+                )
         _check_class_weights(self.class_weights)
+        if self.resume and self.overwrite:
+            raise ConfigError("resume=True goes on with the run that overwrite=True would delete: choose one of them.")
         if not self.output_dir:
             raise ConfigError("output_dir is empty: name a folder for the results.")
 
@@ -214,7 +237,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "frontend": get_args(Frontend),
     "freeze": get_args(Freeze),
     "metric_for_best": get_args(Metric),
+    "augment": get_args(Augment),
     "bad_audio": get_args(BadAudio),
+    "nonfinite": get_args(Nonfinite),
 }
 
 

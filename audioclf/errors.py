@@ -23,3 +23,7 @@ class CheckpointError(AudioclfError):
 
 class TrainingError(AudioclfError):
     """A run that had to stop: its numbers are no longer finite."""
+
+
+class ResourceError(AudioclfError):
+    """Memory that does not suffice, or a process of ours that the system has ended."""

@@ -1,6 +1,6 @@
 """From a loader to metrics. Shapes: B batch, C classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from .errors import ConfigError
 from .loaders import prefetch
+from .memory import backing_off, named, split
 from .metrics import classification_metrics, confusion_matrix
 from .models.classifier import AudioClassifier
 from .runtime import at_least_fp32, autocast
@@ -40,11 +41,12 @@ def evaluate_loader(
 ) -> Evaluation:
     """Runs the model, in evaluation mode and without gradients, over every clip once; leaves it in that mode."""
     model.eval()
-    total_loss, targets, predictions = 0.0, [], []
+    total_loss, targets, predictions, max_clips = 0.0, [], [], None
     with torch.inference_mode():
         for batch in prefetch(loader):
             labels = batch["labels"].to(device, non_blocking=True)
-            logits = forward(model, batch, device, precision)
+            names = loader.dataset.names
+            logits, max_clips = forward_backing_off(model, batch, device, precision, names, max_clips)
             total_loss += float(clip_losses(loss_function, logits, labels).cpu().double().sum())
             targets += labels.tolist()
             predictions += logits.argmax(dim=-1).tolist()
@@ -67,6 +69,30 @@ def forward(model: AudioClassifier, batch: dict[str, Tensor], device: torch.devi
             padded = not bool(mask.all())
             logits = model(batch["input_values"].to(device, non_blocking=True), mask if padded else None)
     return at_least_fp32(logits)
+
+
+def forward_backing_off(
+    model: AudioClassifier,
+    batch: dict[str, Tensor],
+    device: torch.device,
+    precision: str,
+    names: Sequence[str],
+    max_clips: int | None,
+) -> tuple[Tensor, int | None]:
+    """`forward` in pieces of at most `max_clips`, fewer if memory runs out; also the number it came to.
+
+    Raises:
+        ResourceError: when memory does not even do for one clip, whose name is that of its `index` in `names`.
+    """
+
+    def attempt(limit: int | None) -> Tensor:
+        logits = []
+        for piece in split(batch, limit):
+            with named(piece, names):
+                logits.append(forward(model, piece, device, precision))
+        return torch.cat(logits)
+
+    return backing_off(attempt, max_clips, len(batch["labels"]))
 
 
 def clip_losses(loss_function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from .config import BadAudio, Device, Precision, check_choice, check_int
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
 from .errors import AudioError, DatasetError
-from .evaluation import evaluate_loader, forward
+from .evaluation import evaluate_loader, forward_backing_off
 from .export import read_metadata
 from .loaders import make_loader
 from .models.backbone import load_feature_extractor
@@ -54,6 +54,7 @@ class Classifier:
         self.collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
         self.device = device
         self.precision = precision
+        self._max_clips: int | None = None  # what memory allows, once it has run out
 
     def __call__(self, inputs: Any, *, top_k: int | None = 5, batch_size: int = 8) -> list:
         """Classifies one sound or many.
@@ -105,10 +106,13 @@ class Classifier:
     def _chunk_probabilities(self, waveforms: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
         result = np.empty((len(waveforms), len(self.labels)), dtype=np.float32)
         lengths = [len(waveform) for waveform in waveforms]
+        names = [f"of {length / self.sampling_rate:.1f} s" for length in lengths]
         with torch.inference_mode():
             for keys in LengthBucketSampler(lengths, batch_size, seed=None):
                 items = [{"waveform": waveforms[index], "label": 0, "index": index} for index, _ in keys]
-                logits = forward(self.model, self.collator(items), self.device, self.precision)
+                logits, self._max_clips = forward_backing_off(
+                    self.model, self.collator(items), self.device, self.precision, names, self._max_clips
+                )
                 result[[index for index, _ in keys]] = logits.softmax(dim=-1).cpu().numpy()
         return result
 

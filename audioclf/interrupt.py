@@ -1,31 +1,60 @@
-"""Ctrl-C that waits for a good moment."""
+"""Ctrl-C and SIGTERM that wait for a good moment."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupt:
-    """While entered, the first Ctrl-C only sets `requested`; a second one interrupts at once.
+    """While entered, Ctrl-C raises `KeyboardInterrupt` and SIGTERM `SystemExit(143)`: at once, or after `deferred`.
 
-    Does nothing outside the main thread, where Python handles no signals. The earlier handler comes back at the end.
+    A second signal raises at once wherever it comes. A signal that is ignored (as in a shell's background job) stays
+    so. Does nothing outside the main thread, where Python handles no signals. Earlier handlers come back at the end.
+
+    Attributes:
+        requested: The signal that came, if any.
+        insisted: Whether a second one came.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested: int | None = None
+        self.insisted = False
+        self._deferred = False
+        self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
-        self._in_main_thread = threading.current_thread() is threading.main_thread()
-        if self._in_main_thread:
-            self._earlier = signal.signal(signal.SIGINT, self._handle)
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: it is not Python's to change
+                    self._earlier[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._in_main_thread:
-            signal.signal(signal.SIGINT, self._earlier)
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """What is inside is finished first; it may look at `requested` to be quick about it."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self.requested is not None:
+            raise _exception(self.requested)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.insisted = self.requested is not None
+        self.requested = number
+        if self.insisted or not self._deferred:
+            raise _exception(number)
+
+
+def _exception(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)

@@ -1,5 +1,6 @@
 """A run's batches: the loaders of its parts, of waveforms or of cached features, and collating ahead of the step."""
 
+import contextlib
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +15,9 @@ from transformers import Wav2Vec2FeatureExtractor
 from .clips import Clips, DecodedSplits
 from .collate import Collator
 from .config import TrainConfig
-from .errors import ConfigError
+from .errors import ConfigError, ResourceError
 from .features import FeatureClips, cache_features, collate_features
+from .interrupt import SIGNALS
 from .models.classifier import AudioClassifier
 from .models.frontend import min_samples
 from .sampling import LengthBucketSampler
@@ -24,8 +26,9 @@ T = TypeVar("T")
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C in a terminal reaches the workers too; the main process decides when they end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A terminal's Ctrl-C or a cluster's SIGTERM reaches the workers too; the main process decides when they end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def make_loader(
@@ -63,6 +66,24 @@ def prefetch(batches: Iterable[T]) -> Iterator[T]:
         while (batch := following.result()) is not None:
             following = pool.submit(next, iterator, None)
             yield batch
+
+
+@contextlib.contextmanager
+def worker_deaths_told() -> Iterator[None]:
+    """Inside, the end of a process that prepares batches is told in a sentence; torch raises it anywhere.
+
+    Raises:
+        ResourceError: when it happens.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ResourceError(
+            f"A data worker was killed, as a system does that is short of memory ({str(error).splitlines()[0]}). Go on "
+            "from the last checkpoint by resume=True, with num_workers=0."
+        ) from error
 
 
 def make_loaders(
@@ -127,7 +148,7 @@ def _inputs(
     collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
     wanted = config.cache_features
     if wanted is None:
-        wanted = config.freeze != "none" and not config.random_crop
+        wanted = config.freeze != "none" and not config.random_crop and config.augment == "none"
     if not wanted:
         return decoded.parts, collator, ()
     parts = cache_features(

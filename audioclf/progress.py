@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from .checkpoint import write_file
 from .evaluation import Evaluation
 from .metrics import class_metrics
 
@@ -23,19 +25,32 @@ class Reporter:
     Args:
         output_dir: Where `history.jsonl` and `tensorboard/` go.
         labels: Class names by id.
-        num_steps: Optimizer steps of the whole run.
+        num_windows: Windows, and so optimizer steps if none is skipped, of the whole run.
         show: Whether to use the terminal.
+        history: Rows of a run that goes on; later ones, of steps that are taken again, disappear from its files.
+        num_done: Windows that it has behind it.
     """
 
-    def __init__(self, output_dir: Path, labels: Sequence[str], num_steps: int, show: bool) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(
+        self,
+        output_dir: Path,
+        labels: Sequence[str],
+        num_windows: int,
+        show: bool,
+        history: Sequence[dict[str, Any]] = (),
+        num_done: int = 0,
+    ) -> None:
         self.labels = labels
         self.show = show
-        self.history: list[dict[str, Any]] = []
-        self._file = (output_dir / "history.jsonl").open("w", encoding="utf-8")
-        self._board = SummaryWriter(str(output_dir / "tensorboard"))
-        self._bar = tqdm(total=num_steps, desc="training", unit="step", disable=not show, dynamic_ncols=True)
+        self.history = list(history)
+        self._path = output_dir / "history.jsonl"
+        self._write_history()
+        self._behind = False
+        board = SummaryWriter(str(output_dir / "tensorboard"), purge_step=history[-1]["step"] + 1 if history else None)
+        self._board: SummaryWriter | None = board
+        self._bar = tqdm(
+            total=num_windows, initial=num_done, desc="training", unit="step", disable=not show, dynamic_ncols=True
+        )
         self._start = time.monotonic()
 
     def advance(self) -> None:
@@ -49,7 +64,7 @@ class Reporter:
         values = {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
         self._record("step", epoch, step, values, clips_per_second=clips_per_second)
         for name, value in {**values, "clips_per_second": clips_per_second}.items():
-            self._board.add_scalar(f"train/{name}", value, step)
+            self._plot("add_scalar", f"train/{name}", value, step)
         self._bar.set_postfix_str(
             f"loss {loss:.3f}, lr {learning_rate:.1e}, {clips_per_second:.1f} clips/s", refresh=False
         )
@@ -60,9 +75,9 @@ class Reporter:
         self._record("epoch", epoch, step, {**metrics, "skipped_steps": skipped_steps, "is_best": is_best})
         for name, value in metrics.items():
             if isinstance(value, float):
-                self._board.add_scalar(f"valid/{name}", value, step)
-        self._board.add_figure("valid/confusion", confusion_figure(evaluation.confusion, self.labels), step)
-        self._board.flush()
+                self._plot("add_scalar", f"valid/{name}", value, step)
+        self._plot("add_figure", "valid/confusion", confusion_figure(evaluation.confusion, self.labels), step)
+        self.flush()
         low, high = metrics["accuracy_ci"]
         self.say(
             f"epoch {epoch}: valid loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.3f} "
@@ -79,18 +94,47 @@ class Reporter:
         if self.show:
             tqdm.write(text)
 
+    def flush(self) -> None:
+        """Hands to the disk what TensorBoard holds back, so that a checkpoint has all that came before it."""
+        self._plot("flush")
+
     def close(self) -> None:
-        """Ends the bar and the files."""
+        """Ends the bar and TensorBoard's file."""
         self._bar.close()
-        self._board.close()
-        self._file.close()
+        self._plot("close")
 
     def _record(self, event: str, epoch: int, step: int, values: dict[str, Any], **timings: float) -> None:
         seconds = time.monotonic() - self._start
         row = {"event": event, "epoch": epoch, "step": step, **values, "time": {"seconds": seconds, **timings}}
         self.history.append(row)
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        try:
+            if self._behind:
+                self._write_history()
+            else:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+            self._behind = False
+        except OSError as error:
+            if not self._behind:
+                self.say(
+                    f"{str(self._path)!r} cannot be written ({error.strerror or error}); its rows are kept and written "
+                    "once that is possible."
+                )
+            self._behind = True
+
+    def _write_history(self) -> None:
+        """The whole file anew: the old one stays until the new one is there."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(self._path, "".join(json.dumps(row) + "\n" for row in self.history))
+
+    def _plot(self, method: str, *values: Any) -> None:
+        """Calls a method of TensorBoard's writer; a full disk ends the plots, not the run."""
+        if self._board is not None:
+            try:
+                getattr(self._board, method)(*values)
+            except OSError as error:
+                self._board = None
+                self.say(f"TensorBoard's file cannot be written ({error.strerror or error}); its plots end here.")
 
 
 def confusion_figure(confusion: np.ndarray, labels: Sequence[str]) -> Any:

@@ -4,17 +4,18 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Wav2Vec2FeatureExtractor
 
-from . import __version__, export
+from . import __version__, checkpoint, export
 from .accumulate import num_windows
 from .clips import DecodedSplits
 from .config import ClassWeights, TrainConfig, nearest
@@ -29,28 +30,51 @@ from .runtime import choose_precision
 
 RUN_FILES = ("best", "last", "tensorboard", "history.jsonl", "config.json")
 """What a run leaves in its output folder, and what `overwrite` deletes there."""
+LOCK_FILE = ".lock"
 
 
 @dataclass
 class State:
-    """Where a run stands."""
+    """Where a run stands.
+
+    Attributes:
+        step: Optimizer steps taken.
+        epoch: The epoch under way, counted from 1.
+        windows: Windows of it that are done; all of them while it is being validated.
+        skipped_steps: Windows whose step was not taken, as their gradient was not finite.
+        skipped_in_a_row: Those of them since the last step.
+        best_epoch: The epoch with the best validation; 0 when there is none.
+        best: Its validation.
+        max_clips: Clips computed at a time since memory ran out; None when it never did.
+    """
 
     step: int = 0
-    epoch: int = 0
+    epoch: int = 1
+    windows: int = 0
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     best_epoch: int = 0
     best: Evaluation | None = None
+    max_clips: int | None = None
 
-    def record(self, evaluation: Evaluation, metric: str) -> bool:
-        """Notes the validation of an epoch; whether it is the best so far."""
+    @property
+    def last_epoch(self) -> int:
+        """The epoch that the last window was of."""
+        return self.epoch if self.windows else self.epoch - 1
+
+    def is_over(self, config: TrainConfig) -> bool:
+        """Whether no epoch is to come."""
+        patient = config.patience is None or self.epoch - 1 - self.best_epoch < config.patience
+        return self.epoch > config.num_epochs or not (patient or self.windows)
+
+    def is_better(self, evaluation: Evaluation, metric: str) -> bool:
+        """Whether a validation is the best so far; one with a loss that is not finite never is."""
         best_value = None if self.best is None else self.best.metrics[metric]
-        if not math.isfinite(evaluation.metrics["loss"]) or not is_better(
-            metric, evaluation.metrics[metric], best_value
-        ):
-            return False
-        self.best, self.best_epoch = evaluation, self.epoch
-        return True
+        return math.isfinite(evaluation.metrics["loss"]) and is_better(metric, evaluation.metrics[metric], best_value)
+
+    def next_epoch(self) -> None:
+        """Notes that an epoch is done with."""
+        self.epoch, self.windows = self.epoch + 1, 0
 
 
 class StepLog:
@@ -96,9 +120,17 @@ class Run:
     loaders: dict[str, DataLoader]
     num_steps: int
     reporter: Reporter
-    save: Callable[[str, State, Evaluation | None], None]
+    output_dir: Path
+    extractor: Wav2Vec2FeatureExtractor
+    metadata: dict[str, Any]
     notes: tuple[str, ...]
     state: State = field(default_factory=State)
+    log: StepLog = field(default_factory=StepLog)
+
+    def describe(self, evaluation: Evaluation | None) -> dict[str, Any]:
+        """What the audioclf.json of a checkpoint says."""
+        where = {"epoch": self.state.last_epoch, "step": self.state.step}
+        return {**self.metadata, **where, "metrics": evaluation and evaluation.metrics}
 
 
 def set_up(
@@ -109,8 +141,17 @@ def set_up(
     decoded: DecodedSplits,
     model: AudioClassifier,
     extractor: Wav2Vec2FeatureExtractor,
+    earlier: tuple[list[dict[str, Any]], int] | None = None,
 ) -> Run:
-    """Puts together what the loop needs and writes the run's config.json."""
+    """Puts together what the loop needs and begins the run's files.
+
+    Args:
+        config, device, output_dir, splits, decoded, model, extractor: What the run is about.
+        earlier: Of a run that goes on, the rows of its history and its number of windows so far.
+
+    Raises:
+        ConfigError: for options that do not fit together, or when the folder cannot be written.
+    """
     precision = choose_precision(config.precision, device)
     place(model, device, config.frontend)
     freeze(model, config.freeze)
@@ -124,14 +165,13 @@ def set_up(
         num_windows(order.num_batches(epoch), config.gradient_accumulation_steps)
         for epoch in range(1, config.num_epochs + 1)
     )
-    metadata = _metadata(config, splits, decoded, precision)
-
-    def save(name: str, state: State, evaluation: Evaluation | None) -> None:
-        content = {**metadata, "epoch": state.epoch, "step": state.step, "metrics": evaluation and evaluation.metrics}
-        export.save_pretrained(model, extractor, output_dir / name, content)
-
-    _clear(output_dir)
-    export.write_json(output_dir / "config.json", config.to_dict())
+    try:
+        if earlier is None:
+            _clear(output_dir)
+        checkpoint.write_file(output_dir / "config.json", export.to_json(config.to_dict()))
+        reporter = Reporter(output_dir, splits.labels, num_steps, config.progress, *(earlier or ()))
+    except OSError as error:
+        raise _unusable(config, error) from error
     return Run(
         config=config,
         device=device,
@@ -143,8 +183,10 @@ def set_up(
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         loaders=loaders,
         num_steps=num_steps,
-        reporter=Reporter(output_dir, splits.labels, num_steps, config.progress),
-        save=save,
+        reporter=reporter,
+        output_dir=output_dir,
+        extractor=extractor,
+        metadata=_metadata(config, splits, decoded, precision),
         notes=notes,
     )
 
@@ -193,7 +235,9 @@ def _clear(output_dir: Path) -> None:
     """Deletes an earlier run: only once nothing can be refused any more."""
     for name in RUN_FILES:
         path = output_dir / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for folder in checkpoint.generations(path):
+            shutil.rmtree(folder)
+        path.unlink(missing_ok=True)
 
 
 def _metadata(config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, precision: str) -> dict[str, Any]:
@@ -213,8 +257,9 @@ def _metadata(config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, 
     }
 
 
-def prepare_output_dir(config: TrainConfig) -> Path:
-    """The run's folder, made if need be. An earlier run in it stays until the new one is ready to begin.
+@contextlib.contextmanager
+def output_folder(config: TrainConfig) -> Iterator[Path]:
+    """The run's folder, made if need be and locked. An earlier run in it stays until the new one is ready to begin.
 
     Raises:
         ConfigError: when it is in use or cannot be made.
@@ -222,16 +267,27 @@ def prepare_output_dir(config: TrainConfig) -> Path:
     folder = Path(config.output_dir).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not config.overwrite:
-            raise ConfigError(
-                f"output_dir={config.output_dir!r} is not empty: name another folder, or set overwrite=True to replace "
-                "the earlier run."
-            )
-        if any(folder.iterdir()) and not (folder / "history.jsonl").is_file():
-            raise ConfigError(
-                f"output_dir={config.output_dir!r} holds no earlier run to overwrite, but something else: name another "
-                "folder."
-            )
+        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"output_dir={config.output_dir!r} is being written by another run: wait for it, or name another folder."
+        ) from None
     except OSError as error:
-        raise ConfigError(f"output_dir={config.output_dir!r} cannot be used ({error.strerror or error}).") from error
-    return folder
+        raise _unusable(config, error) from error
+    with lock:
+        names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
+        if names and not (config.overwrite or config.resume):
+            raise ConfigError(
+                f"output_dir={config.output_dir!r} is not empty: name another folder, set resume=True to go on with "
+                "the run in it, or overwrite=True to replace it."
+            )
+        if names and "history.jsonl" not in names:
+            raise ConfigError(
+                f"output_dir={config.output_dir!r} holds no earlier run, but something else: name another folder."
+            )
+        yield folder
+
+
+def _unusable(config: TrainConfig, error: OSError) -> ConfigError:
+    return ConfigError(f"output_dir={config.output_dir!r} cannot be used ({error.strerror or error}).")

@@ -34,10 +34,12 @@ class LengthBucketSampler:
         self.seed = seed
         self.max_samples = max_samples
         self.epoch = 0
+        self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next iteration."""
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Chooses the order of the next iteration, and how many of its batches a resumed run has already had."""
         self.epoch = epoch
+        self.start = start
 
     def __len__(self) -> int:
         return self.num_batches(self.epoch)
@@ -47,7 +49,7 @@ class LengthBucketSampler:
         return len(self._batches(epoch))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self._batches(self.epoch):
+        for batch in self._batches(self.epoch)[self.start :]:
             yield [(index, self.epoch) for index in batch]
 
     def _batches(self, epoch: int) -> list[list[int]]:

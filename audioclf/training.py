@@ -1,38 +1,32 @@
-"""`train`: setup, then the loop.
+"""`train`: setup, then the loop."""
 
-An optimizer step owns the list of its micro-batches (a window). Each clip's loss is divided by the number of clips in
-the window (by the sum of their class weights, if there are any), so a step is that of one big batch whatever the size
-of its last, shorter micro-batch or window.
-
-Shapes: B batch, C classes.
-"""
-
-import math
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .accumulate import windows
+from . import checkpoint, resume
+from .accumulate import num_windows, windows
+from .augment import Augmentation
 from .clips import DecodedSplits, decode
 from .config import TrainConfig
 from .datasets.base import AudioSplits, cut_valid, make_splits
 from .datasets.load import load_dataset
-from .errors import ConfigError, DatasetError, TrainingError
-from .evaluation import Evaluation, clip_losses, evaluate_loader, forward
+from .errors import CheckpointError, ConfigError, DatasetError, TrainingError
+from .evaluation import Evaluation, evaluate_loader
 from .interrupt import Interrupt
-from .loaders import prefetch
+from .loaders import prefetch, worker_deaths_told
+from .memory import memory_limit
 from .models.backbone import load_feature_extractor
 from .models.classifier import build_classifier, freeze, load_classifier, place
 from .progress import results_table
-from .run import Run, StepLog, prepare_output_dir, set_up
-from .runtime import choose_device, deterministic_algorithms, full_fp32, seed_everything
-from .schedule import learning_rate_factor, num_warmup_steps
-
-MAX_SKIPPED_IN_A_ROW = 20
-"""Overflowing fp16 steps in a row after which a run stops: the scale started at 2^16, so no scale can help."""
+from .run import Run, output_folder, set_up
+from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
+from .step import backward, check_finite, set_learning_rate, update
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,8 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
         ConfigError, DatasetError, AudioError, CheckpointError: for options, data, files or a model that cannot be
             used, before training begins.
         TrainingError: when the numbers are no longer finite; it names the clips.
-        KeyboardInterrupt: after Ctrl-C, once the step is finished and `last` is saved.
+        ResourceError: when memory does not suffice for a single clip, naming it, or for the optimizer.
+        KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the step is finished and `last` is saved.
 
     Example:
         >>> result = train("demo", model="tiny/config.json", num_epochs=1)  # doctest: +SKIP
@@ -80,125 +75,121 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
     """
     config = TrainConfig.from_overrides(config, overrides)
     device = choose_device(config.device)
-    output_dir = prepare_output_dir(config)
-    splits = _load_splits(data, valid, config)
-    with deterministic_algorithms(config.deterministic), full_fp32():  # the backward pass too
-        return _run(config, device, output_dir, splits)
+    with Interrupt() as interrupt, output_folder(config) as output_dir:
+        saved = resume.find(output_dir) if config.resume else None
+        if saved is not None:
+            resume.check_options(saved, config)
+            if result := _finished(output_dir, config, saved):
+                return result
+        splits = _load_splits(data, valid, config)
+        # Around all of it, as the backward pass needs them too.
+        with deterministic_algorithms(config.deterministic), full_fp32(), memory_limit(config.max_memory_gb, device):
+            return _run(config, device, output_dir, splits, saved, interrupt)
 
 
-def _run(config: TrainConfig, device: torch.device, output_dir: Path, splits: AudioSplits) -> TrainResult:
+def _run(
+    config: TrainConfig,
+    device: torch.device,
+    output_dir: Path,
+    splits: AudioSplits,
+    saved: resume.Saved | None,
+    interrupt: Interrupt,
+) -> TrainResult:
     """Builds the model, decodes the data, trains and tests."""
     seed_everything(config.seed)
-    model = build_classifier(config.model, config.head, splits.labels)
-    extractor = load_feature_extractor(config.model)
+    source = config.model if saved is None else str(saved.folder)
+    extractor = load_feature_extractor(source)
     decoded = decode(
         splits,
         sampling_rate=extractor.sampling_rate,
         max_seconds=config.max_seconds,
-        crop_seed=config.seed if config.random_crop else None,
+        augmentation=Augmentation(config.seed, config.random_crop, noise=config.augment == "noise"),
         bad_audio=config.bad_audio,
         cache_dir=config.cache_dir,
         progress=config.progress,
     )
-    run = set_up(config, device, output_dir, splits, decoded, model, extractor)
+    if saved is not None:
+        resume.check_data(saved, splits, decoded, choose_precision(config.precision, device))
+    model = build_classifier(source, config.head, splits.labels)
+    earlier = None if saved is None else (saved.history, saved.state.step + saved.state.skipped_steps)
+    run = set_up(config, device, output_dir, splits, decoded, model, extractor, earlier)
     try:
-        _announce(run, splits, decoded)
-        _loop(run)
-        return _finish(run, splits, output_dir)
+        _announce(run, splits, decoded, saved)
+        if saved is not None:
+            resume.restore(run, saved)
+        with worker_deaths_told():
+            _loop(run, interrupt)
+            return _finish(run, splits, output_dir)
     finally:
         run.reporter.close()
 
 
-def _loop(run: Run) -> None:
-    """The training loop: `num_epochs` times over the data, each epoch validated and saved."""
-    config, state, model, optimizer, scaler = run.config, run.state, run.model, run.optimizer, run.scaler
-    log = StepLog()
-    with Interrupt() as interrupt:
-        for epoch in range(1, config.num_epochs + 1):
-            state.epoch = epoch
-            run.loaders["train"].batch_sampler.set_epoch(epoch)
-            model.train()
-            for window in windows(prefetch(run.loaders["train"]), config.gradient_accumulation_steps):
-                learning_rate = _set_learning_rate(run)
-                losses = _backward(run, window)
-                scaler.unscale_(optimizer)
-                grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm).item()
-                stepped = _check_finite(run, window, losses, grad_norm)
-                scaler.step(optimizer)  # does nothing when gradients overflowed
-                scaler.update()
-                optimizer.zero_grad()
-                run.reporter.advance()
-                if stepped:
-                    state.step += 1
-                    log.add(losses, window)
-                    if state.step % config.logging_steps == 0:
-                        rates = {"learning_rate": learning_rate, "grad_norm": grad_norm}
-                        run.reporter.step(epoch=epoch, step=state.step, **rates, **log.take())
-                if interrupt.requested:
-                    _stop_early(run)
-            with log.paused():
+def _loop(run: Run, interrupt: Interrupt) -> None:
+    """Epoch after epoch, each validated and saved, from where `state` stands; interrupted, it leaves all in `last`."""
+    config, state = run.config, run.state
+    try:
+        while not state.is_over(config):
+            with interrupt.deferred():
+                _epoch(run, interrupt)
+            with run.log.paused():
                 evaluation = _evaluate(run, "valid")
-                is_best = state.record(evaluation, config.metric_for_best)
-                counts = {"epoch": epoch, "step": state.step, "skipped_steps": state.skipped_steps}
-                run.reporter.epoch(**counts, evaluation=evaluation, is_best=is_best)
-                run.save("last", state, evaluation)
-                if is_best:
-                    run.save("best", state, evaluation)
-            if interrupt.requested:
-                _stop_early(run)
-            if config.patience is not None and epoch - state.best_epoch >= config.patience:
-                run.reporter.say(f"No better {config.metric_for_best} for {config.patience} epochs: stopping.")
-                break
+                with interrupt.deferred():
+                    is_best = state.is_better(evaluation, config.metric_for_best)
+                    is_best = is_best and _saved(run, resume.save_best, evaluation)
+                    if is_best:
+                        state.best, state.best_epoch = evaluation, state.epoch
+                    counts = {"epoch": state.epoch, "step": state.step, "skipped_steps": state.skipped_steps}
+                    run.reporter.epoch(**counts, evaluation=evaluation, is_best=is_best)
+                    state.next_epoch()
+                    _saved(run, resume.save_last, evaluation)
+        if state.last_epoch < config.num_epochs:
+            run.reporter.say(f"No better {config.metric_for_best} for {config.patience} epochs: stopping.")
+    except (KeyboardInterrupt, SystemExit):
+        if interrupt.requested and not interrupt.insisted and _saved(run, resume.save_last):
+            where = f"step {state.step} of {run.num_steps}"
+            run.reporter.say(f"\nInterrupted after {where}; all is saved: resume=True goes on from there.")
+        raise
 
 
-def _set_learning_rate(run: Run) -> float:
-    """Sets every group's rate for the step to come; returns that of the encoder."""
-    warmup_steps = num_warmup_steps(run.num_steps, run.config.warmup_ratio)
-    factor = learning_rate_factor(run.state.step, run.num_steps, warmup_steps, run.config.lr_schedule)
-    for group in run.optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor
-    return run.config.learning_rate * factor
+def _epoch(run: Run, interrupt: Interrupt) -> None:
+    """The training loop: what is left of an epoch's windows, an optimizer step each."""
+    config, state, model, optimizer, scaler = run.config, run.state, run.model, run.optimizer, run.scaler
+    loader, size = run.loaders["train"], config.gradient_accumulation_steps
+    loader.batch_sampler.set_epoch(state.epoch, start=state.windows * size)
+    model.train()
+    for window in windows(prefetch(loader), size):
+        learning_rate = set_learning_rate(run)
+        losses = backward(run, window)
+        scaler.unscale_(optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm).item()
+        is_finite = check_finite(run, window, losses, grad_norm)
+        if is_finite:
+            update(run)
+        scaler.update()
+        optimizer.zero_grad()
+        state.windows += 1
+        run.reporter.advance()
+        if is_finite:
+            state.step += 1
+            run.log.add(losses, window)
+            if state.step % config.logging_steps == 0:
+                rates = {"learning_rate": learning_rate, "grad_norm": grad_norm}
+                run.reporter.step(epoch=state.epoch, step=state.step, **rates, **run.log.take())
+            is_last = state.windows == num_windows(len(loader), size)  # it is saved once validated
+            if config.save_steps and state.step % config.save_steps == 0 and not is_last:
+                _saved(run, resume.save_last)
+        if interrupt.requested:
+            return
 
 
-def _backward(run: Run, window: list[dict[str, Tensor]]) -> list[Tensor]:
-    """Adds up the gradient of the window's mean loss; returns each micro-batch's share of that mean."""
-    labels = [batch["labels"].to(run.device, non_blocking=True) for batch in window]
-    total_weight = run.class_weights[torch.cat(labels)].sum()
-    shares = []
-    for batch, targets in zip(window, labels, strict=True):
-        logits = forward(run.model, batch, run.device, run.precision)
-        losses = clip_losses(run.loss, logits, targets)
-        share = (losses * run.class_weights[targets]).sum() / total_weight
-        run.scaler.scale(share).backward()
-        shares.append(share.detach())
-    return shares
-
-
-def _check_finite(run: Run, window: list[dict[str, Tensor]], losses: list[Tensor], grad_norm: float) -> bool:
-    """Whether the step may be taken.
-
-    Under fp16 an overflow is expected now and then: the scaler skips the step and lowers its scale.
-
-    Raises:
-        TrainingError: for a loss or gradient that is not finite, or after too many overflows in a row.
-    """
-    state = run.state
-    if math.isfinite(grad_norm):
-        state.skipped_in_a_row = 0
-        return True
-    state.skipped_steps += 1
-    state.skipped_in_a_row += 1
-    if run.scaler.is_enabled() and state.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
+def _saved(run: Run, save: Callable[..., None], *arguments: Any) -> bool:
+    """Whether a checkpoint could be written; when not, the run goes on, as its state is worth more than this disk."""
+    try:
+        save(run, *arguments)
+    except CheckpointError as error:
+        run.reporter.say(f"{error} The checkpoint before it is whole; the run goes on and tries again at the next one.")
         return False
-    suspects = [batch for batch, loss in zip(window, losses, strict=True) if not torch.isfinite(loss)] or window
-    clips = run.loaders["train"].dataset
-    names = [clips.names[index] for batch in suspects for index in batch["index"].tolist()]
-    what = "The loss is" if suspects is not window else "The loss is finite but its gradient is"
-    again = f" for {state.skipped_in_a_row} steps in a row" if run.scaler.is_enabled() else ""
-    raise TrainingError(
-        f"{what} not a finite number{again} (epoch {state.epoch}, after step {state.step}). Look at the clips of this "
-        f"batch, or lower learning_rate: {', '.join(names)}"
-    )
+    return True
 
 
 def _evaluate(run: Run, part: str, model: nn.Module | None = None) -> Evaluation:
@@ -212,20 +203,11 @@ def _evaluate(run: Run, part: str, model: nn.Module | None = None) -> Evaluation
     )
 
 
-def _stop_early(run: Run) -> None:
-    """Leaves a valid `last` and raises what Ctrl-C stands for."""
-    run.save("last", run.state, None)
-    last = str(Path(run.config.output_dir) / "last")
-    run.reporter.say(
-        f"\nInterrupted after step {run.state.step} of {run.num_steps}. The weights so far are in {last!r}; "
-        f"to train on from them give model={last!r} and another output_dir."
-    )
-    raise KeyboardInterrupt
-
-
 def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
     """Evaluates the best checkpoint, as it lies on disk, on the test part; tells the result."""
     state, config = run.state, run.config
+    if not resume.is_saved(run):  # the disk refused; now there is nothing left to go on with
+        resume.save_last(run)
     if state.best is None:
         raise TrainingError(
             "No epoch had a finite validation loss, so there is no best checkpoint; lower learning_rate."
@@ -237,20 +219,32 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
         freeze(best_model, config.freeze)
         test = _evaluate(run, "test", best_model)
     values = {"best_epoch": state.best_epoch, "best_metrics": state.best.metrics}
-    run.reporter.end(epoch=state.epoch, step=state.step, **values, test_metrics=test and test.metrics)
+    run.reporter.end(epoch=state.last_epoch, step=state.step, **values, test_metrics=test and test.metrics)
+    for name in ("best", "last"):
+        checkpoint.keep(output_dir / name, num_earlier=0)
     tables = [results_table(state.best, splits.labels, f"\nValidation, epoch {state.best_epoch}:")]
     if test is not None:
         tables.append(results_table(test, splits.labels, "\nTest, the same checkpoint:"))
     run.reporter.say("\n".join(tables))
     run.reporter.say(f"\nBest checkpoint: {checkpoint_dir}\nUse it: audioclf predict {checkpoint_dir} FILE")
-    return TrainResult(
-        best_metrics=state.best.metrics,
-        best_epoch=state.best_epoch,
-        test_metrics=None if test is None else test.metrics,
-        history=run.reporter.history,
-        checkpoint_dir=checkpoint_dir,
-        output_dir=output_dir,
-    )
+    return _result(run.reporter.history, output_dir)
+
+
+def _finished(output_dir: Path, config: TrainConfig, saved: resume.Saved) -> TrainResult | None:
+    """The result of a run that has nothing left to do."""
+    if not saved.state.is_over(config):
+        return None
+    try:
+        lines = (output_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        history = [json.loads(line) for line in lines]
+    except (OSError, ValueError):  # cut short on the way
+        return None
+    return _result(history, output_dir) if history and history[-1]["event"] == "end" else None
+
+
+def _result(history: list[dict[str, Any]], output_dir: Path) -> TrainResult:
+    values = {name: history[-1][name] for name in ("best_metrics", "best_epoch", "test_metrics")}
+    return TrainResult(**values, history=history, checkpoint_dir=output_dir / "best", output_dir=output_dir)
 
 
 def _load_splits(data: Any, valid: Any, config: TrainConfig) -> AudioSplits:
@@ -276,7 +270,7 @@ def _load_splits(data: Any, valid: Any, config: TrainConfig) -> AudioSplits:
     return splits if splits.valid else cut_valid(splits, config.valid_fraction, config.seed)
 
 
-def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits) -> None:
+def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits, saved: resume.Saved | None) -> None:
     counts = ", ".join(f"{len(clips)} {part}" for part, clips in decoded.parts.items())
     trained = sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad)
     run.reporter.say(
@@ -285,5 +279,5 @@ def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits) -> None:
     )
     store = next(iter(decoded.parts.values())).store
     run.reporter.say(f"Decoded audio: {store.num_bytes / 2**20:,.0f} MiB in {str(store.folder)!r}.")
-    for note in (*splits.notes, *decoded.notes, *run.notes):
+    for note in (*splits.notes, *decoded.notes, *run.notes, *(saved.notes if saved else ())):
         run.reporter.say(f"note: {note}")

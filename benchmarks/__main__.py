@@ -20,7 +20,7 @@ RUNS = {
         *("bench_train_step.py", "--seconds", "10", "--freeze", "feature_encoder", "--cached", "--keep-memory")
     ],
     "epoch": ["bench_epoch.py"],
-    "inference": ["bench_inference.py", "--clips", "12", "--rounds", "2"],
+    "inference": ["bench_inference.py", "--clips", "8", "--rounds", "2"],
     "loader": ["bench_loader.py"],
 }
 

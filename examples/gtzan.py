@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--demo", action="store_true", help="run offline on synthetic clips")
     parser.add_argument("--output-dir", help="folder for the results; gtzan_output or gtzan_demo when not given")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in it")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run in it")
     parser.add_argument("--seed", type=int, default=42)
     options = parser.parse_args()
     if options.demo and (options.data or options.protocol != "random"):
@@ -63,6 +64,7 @@ def main() -> None:
     run = {
         "output_dir": options.output_dir or ("gtzan_demo" if options.demo else "gtzan_output"),
         "overwrite": options.overwrite,
+        "resume": options.resume,
         "seed": options.seed,
     }
     try:
@@ -72,7 +74,11 @@ def main() -> None:
             data = audioclf.load_dataset("gtzan", root=options.data, protocol=options.protocol)
             result = audioclf.train(data, **COURSE, **run)
     except audioclf.AudioclfError as error:
-        sys.exit(f"gtzan.py: {error}")
+        print(f"gtzan.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("To go on, run it again with --resume.", file=sys.stderr)
+        sys.exit(130)
     low, high = result.best_metrics["accuracy_ci"]
     print(f"validation accuracy {result.best_metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
     if result.test_metrics:

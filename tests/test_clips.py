@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from audioclf import audio, cache, clips
+from audioclf.augment import Augmentation
 from audioclf.datasets.base import AudioSource, Example, make_splits
 from audioclf.errors import AudioError, DatasetError
 
@@ -220,7 +221,7 @@ def test_max_seconds_cuts_at_the_start(tmp_path):
 
 @pytest.mark.parametrize("max_seconds", [None, 1.0, 30.0])
 def test_what_is_short_enough_is_whole(tmp_path, max_seconds):
-    for part in ramps(tmp_path, max_seconds=max_seconds, crop_seed=3).values():
+    for part in ramps(tmp_path, max_seconds=max_seconds, augmentation=Augmentation(3, random_crop=True)).values():
         assert part.lengths.tolist() == [RATE] * len(part)
         assert {begin_of(part, i, epoch) for i in range(len(part)) for epoch in range(5)} == {0}
 
@@ -229,7 +230,7 @@ def test_crops_are_a_function_of_seed_epoch_and_index(tmp_path):
     drawn = {}
     for seed in (1, 2):
         for attempt in range(2):
-            part = ramps(tmp_path, max_seconds=0.25, crop_seed=seed)["train"]
+            part = ramps(tmp_path, max_seconds=0.25, augmentation=Augmentation(seed, random_crop=True))["train"]
             keys = [(i, epoch) for i in range(4) for epoch in range(5)]
             np.random.seed(attempt)  # noqa: NPY002 - the global stream must not matter
             order = keys if attempt == 0 else keys[::-1]
@@ -241,7 +242,7 @@ def test_crops_are_a_function_of_seed_epoch_and_index(tmp_path):
 
 
 def test_crops_reach_every_place(tmp_path):
-    part = ramps(tmp_path, max_seconds=1.0 - 4 / RATE, crop_seed=0)["train"]
+    part = ramps(tmp_path, max_seconds=1.0 - 4 / RATE, augmentation=Augmentation(0, random_crop=True))["train"]
     begins = [begin_of(part, 0, epoch) for epoch in range(200)]
     counts = np.bincount(begins, minlength=5)
     assert len(counts) == 5
@@ -249,5 +250,5 @@ def test_crops_reach_every_place(tmp_path):
 
 
 def test_only_train_is_cropped_at_random(tmp_path):
-    part = ramps(tmp_path, max_seconds=0.25, crop_seed=0)["valid"]
+    part = ramps(tmp_path, max_seconds=0.25, augmentation=Augmentation(0, random_crop=True))["valid"]
     assert {begin_of(part, i, epoch) for i in range(2) for epoch in range(5)} == {0}

@@ -74,7 +74,7 @@ def test_bad_values(name, value, sentence):
     fails(sentence, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["overwrite", "random_crop", "progress"])
+@pytest.mark.parametrize("name", ["resume", "overwrite", "random_crop", "progress"])
 @pytest.mark.parametrize("value", ["no", "false", 2, None])
 def test_switches_are_true_or_false(name, value):
     """`overwrite="no"` must not delete a run."""

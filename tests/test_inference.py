@@ -1,9 +1,11 @@
 """`load`, `evaluate` and what transformers makes of our checkpoints."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import loopback_hub
 import numpy as np
@@ -222,3 +224,24 @@ def test_bf16_is_near(trained, clips):
     near = audioclf.load(trained.checkpoint_dir, precision="bf16").probabilities(clips)
     assert exact.dtype == np.float32
     assert np.abs(exact - near).max() < 0.05
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_ten_thousand_clips(trained, tmp_path):
+    """One second each, by their paths as a generator gives them; memory is looked at on the way."""
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * rng.standard_normal(16_000), 16_000)
+    classifier = audioclf.load(trained.checkpoint_dir, device="cpu")
+    resident = []
+
+    def paths():
+        for number in range(10_000):
+            if number % 1000 == 0:
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+            yield str(tmp_path / f"{number % 20}.wav")
+
+    probabilities = classifier.probabilities(paths(), batch_size=8)
+    assert probabilities.shape == (10_000, 3)
+    assert max(resident[3:]) - resident[2] < 20, resident  # MB

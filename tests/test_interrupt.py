@@ -1,75 +1,124 @@
-"""Ctrl-C: the first asks, the second insists, and the handler of before comes back."""
+"""Ctrl-C and SIGTERM: at once or after what is deferred, a second one insists, and earlier handlers come back."""
 
 import signal
 import threading
 
 import pytest
 
-from audioclf.interrupt import Interrupt
+from audioclf.interrupt import SIGNALS, Interrupt
+
+RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
 
 
 @pytest.fixture(autouse=True)
 def earlier():
-    """A handler that notes its calls stands for the caller's; Python's own comes back in the end."""
+    """A handler that notes its calls stands for the caller's; Python's own come back in the end."""
     calls = []
 
     def handler(number, frame):
         calls.append(number)
 
-    before = signal.signal(signal.SIGINT, handler)
+    before = [signal.signal(number, handler) for number in SIGNALS]
     yield handler, calls
-    signal.signal(signal.SIGINT, before)
+    for number, original in zip(SIGNALS, before, strict=True):
+        signal.signal(number, original)
 
 
 def test_nothing_is_requested_without_a_signal():
-    with Interrupt() as interrupt:
-        assert not interrupt.requested
-    assert not interrupt.requested
+    with Interrupt() as interrupt, interrupt.deferred():
+        assert interrupt.requested is None
+    assert interrupt.requested is None
 
 
-def test_first_signal_asks_second_raises(earlier):
-    with Interrupt() as interrupt:
-        signal.raise_signal(signal.SIGINT)
-        assert interrupt.requested
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        assert interrupt.requested
+@pytest.mark.parametrize("number", SIGNALS)
+def test_at_once(earlier, number):
+    with Interrupt() as interrupt, pytest.raises(RAISED[number]) as caught:
+        signal.raise_signal(number)
+    assert number == signal.SIGINT or caught.value.code == 143
+    assert interrupt.requested == number
+    assert not interrupt.insisted
     assert earlier[1] == []
 
 
-def test_handler_is_restored(earlier):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_deferred(number):
+    done = []
+
+    def work(interrupt):
+        with interrupt.deferred():
+            signal.raise_signal(number)
+            done.append(interrupt.requested)
+
+    with Interrupt() as interrupt, pytest.raises(RAISED[number]):
+        work(interrupt)
+    assert done == [number]
+    assert not interrupt.insisted
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+@pytest.mark.parametrize("second", SIGNALS)
+def test_a_second_one_interrupts_what_is_deferred(first, second):
+    def work(interrupt):
+        with interrupt.deferred():
+            signal.raise_signal(first)
+            with pytest.raises(RAISED[second]):
+                signal.raise_signal(second)
+
+    with Interrupt() as interrupt, pytest.raises((KeyboardInterrupt, SystemExit)):
+        work(interrupt)
+    assert interrupt.insisted
+
+
+def test_after_deferred_it_is_at_once_again():
+    with Interrupt() as interrupt:
+        with interrupt.deferred():
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_error_inside_goes_before_the_signal():
+    def work(interrupt):
+        with interrupt.deferred():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("its own")
+
+    with Interrupt() as interrupt, pytest.raises(ValueError, match="its own"):
+        work(interrupt)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_handlers_are_restored(earlier, number):
     handler, calls = earlier
     with Interrupt():
-        assert signal.getsignal(signal.SIGINT) is not handler
-    assert signal.getsignal(signal.SIGINT) is handler
-    signal.raise_signal(signal.SIGINT)
-    assert calls == [signal.SIGINT]
+        assert signal.getsignal(number) is not handler
+    assert signal.getsignal(number) is handler
+    signal.raise_signal(number)
+    assert calls == [number]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_handler_is_restored_after_an_error_that_passes_through(earlier, error):
+def test_handlers_are_restored_after_an_error_that_passes_through(earlier, error):
     with pytest.raises(error), Interrupt():
         raise error
     assert signal.getsignal(signal.SIGINT) is earlier[0]
 
 
-@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler])
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.default_int_handler])
 def test_special_handlers_are_restored(handler):
     signal.signal(signal.SIGINT, handler)
-    with Interrupt() as interrupt:
+    with Interrupt(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-        assert interrupt.requested
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_nested():
-    with Interrupt() as outer:
-        with Interrupt() as inner:
-            signal.raise_signal(signal.SIGINT)
-        assert inner.requested
-        assert not outer.requested
+def test_an_ignored_signal_stays_ignored():
+    """As a shell does for a script's background jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)
-        assert outer.requested
+        assert interrupt.requested is None
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_another_thread_is_left_alone(earlier):
@@ -77,11 +126,11 @@ def test_another_thread_is_left_alone(earlier):
     seen = []
 
     def run():
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, interrupt.deferred():
             seen.append((interrupt.requested, signal.getsignal(signal.SIGINT)))
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert seen == [(False, earlier[0])]
+    assert seen == [(None, earlier[0])]
     assert signal.getsignal(signal.SIGINT) is earlier[0]

@@ -9,11 +9,13 @@ import audioclf
 
 PACKAGE = Path(audioclf.__file__).parent
 LAYERS = [
-    {"__init__", "errors", "config", "schedule", "accumulate", "interrupt", "allocator"},
+    {"__init__", "errors", "config", "schedule", "accumulate", "interrupt", "allocator", "checkpoint"},
     {
         "audio",
+        "augment",
         "metrics",
         "runtime",
+        "memory",
         "models.frontend",
         "models.frontend_fast",
         "models.heads",
@@ -26,7 +28,7 @@ LAYERS = [
         *("clips", "collate", "features", "sampling", "models.classifier"),
     },
     {"evaluation", "export", "loaders", "progress"},
-    {"run", "training", "inference"},
+    {"run", "resume", "step", "training", "inference"},
     {"cli", "__main__"},
 ]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from audioclf import cache
+from audioclf.augment import Augmentation
 from audioclf.clips import Clips
 from audioclf.collate import Collator
 from audioclf.loaders import make_loader, prefetch
@@ -36,7 +37,7 @@ def clips(tmp_path_factory) -> Clips:
         names=tuple(str(i) for i in range(21)),
         labels=tuple(i % 3 for i in range(21)),
         lengths=np.minimum(lengths, 2000),
-        crop_seed=0,
+        augmentation=Augmentation(0, random_crop=True, noise=True),
     )
 
 

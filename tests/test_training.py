@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,12 +67,11 @@ class TestARun:
 
     def test_output_folder(self, trained):
         names = {path.name for path in trained.output_dir.iterdir()}
-        assert names == {"best", "last", "tensorboard", "history.jsonl", "config.json"}
+        assert names == {"best", "last", "tensorboard", "history.jsonl", "config.json", ".lock"}
         assert trained.checkpoint_dir == trained.output_dir / "best"
-        for folder in ("best", "last"):
-            assert {path.name for path in (trained.output_dir / folder).iterdir()} == {
-                *("config.json", "model.safetensors", "preprocessor_config.json", "audioclf.json")
-            }
+        files = {"config.json", "model.safetensors", "preprocessor_config.json", "audioclf.json", "checksums.sha256"}
+        for folder, more in (("best", set()), ("last", {"training_state.pt"})):
+            assert {path.name for path in (trained.output_dir / folder).iterdir()} == files | more
         config = json.loads((trained.output_dir / "config.json").read_text())
         assert config["num_epochs"] == 8
         assert config["learning_rate"] == 5e-3
@@ -426,7 +426,7 @@ class TestOutputFolder:
         (folder / "thesis.txt").write_text("do not delete")
         (folder / "history.jsonl").write_text("old")
         options = {**quick, "num_epochs": 1, "output_dir": str(folder)}
-        with pytest.raises(ConfigError, match=r"is not empty: name another folder, or set overwrite=True"):
+        with pytest.raises(ConfigError, match=r"is not empty: name another folder, set resume=True"):
             audioclf.train(tones, **options)
         with pytest.raises(CheckpointError, match="no such folder"):
             audioclf.train(tones, overwrite=True, **{**options, "model": "./mistyped"})
@@ -447,7 +447,7 @@ class TestOutputFolder:
 
     def test_what_is_no_run_is_never_overwritten(self, tones, quick, tmp_path):
         (tmp_path / "config.json").write_text("an encoder's")
-        with pytest.raises(ConfigError, match="holds no earlier run to overwrite, but something else"):
+        with pytest.raises(ConfigError, match="holds no earlier run, but something else"):
             audioclf.train(tones, output_dir=tmp_path, overwrite=True, **quick)
         assert (tmp_path / "config.json").read_text() == "an encoder's"
 
@@ -490,7 +490,8 @@ def test_ctrl_c_leaves_a_valid_last_checkpoint(tones, quick, tmp_path, num_worke
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Interrupted after step" in out
-    assert "to train on from them give model=" in out
+    assert "all is saved: resume=True goes on from there" in out
+    assert err.endswith(f"Go on with: {shlex.join(['audioclf', *command[3:]])} --resume\n")
     assert "Traceback" not in err
     assert len(audioclf.load(tmp_path / "out" / "last")(str(tones / "test" / "low" / "low 0.wav"))) == 3
 

@@ -1,0 +1,113 @@
+"""When memory runs out: the same clips once more, fewer at a time."""
+
+import contextlib
+import gc
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .allocator import trim
+from .errors import ConfigError, ResourceError
+
+T = TypeVar("T")
+MARKS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "out_of_memory")
+"""What RuntimeErrors say, in lower case, with which torch, cuBLAS, cuDNN and oneDNN tell that there is no memory."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in MARKS)
+
+
+def split(batch: dict[str, Tensor], max_clips: int | None) -> Iterator[dict[str, Tensor]]:
+    """A collated batch in pieces of at most so many clips; nothing is copied."""
+    num_clips = len(batch["labels"])
+    size = max_clips or num_clips
+    for first in range(0, num_clips, size):
+        yield {key: value[first : first + size] for key, value in batch.items()}
+
+
+def backing_off(attempt: Callable[[int | None], T], max_clips: int | None, num_clips: int) -> tuple[T, int | None]:
+    """Calls `attempt` with the most clips it may compute at a time; again with half as many while memory runs out.
+
+    Args:
+        attempt: May be called several times, and begins anew each time.
+        max_clips: The number to begin with; None for no limit.
+        num_clips: Clips of the largest batch, which is what no limit comes to.
+
+    Returns:
+        What `attempt` gave, and the number it was given.
+
+    Raises:
+        Exception: that of `attempt`, when it does not say that memory ran out, or does for single clips.
+    """
+    while True:
+        try:
+            return attempt(max_clips), max_clips
+        except Exception as error:
+            limit = min(max_clips or num_clips, num_clips)
+            if not is_out_of_memory(error) or limit == 1:
+                raise
+        # Only here, where the exception and what its traceback holds are gone, can memory be freed.
+        max_clips = (limit + 1) // 2
+        free()
+
+
+@contextlib.contextmanager
+def named(piece: dict[str, Tensor], names: Sequence[str]) -> Iterator[None]:
+    """Inside, a single clip for which memory does not do is told by its name.
+
+    Raises:
+        ResourceError: naming it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if len(piece["labels"]) > 1 or not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            f"Memory does not do even for one clip, {names[int(piece['index'])]}: cut long clips by max_seconds, "
+            f"freeze a part of the encoder, or take a smaller model ({str(error).splitlines()[0]})."
+        ) from error
+
+
+def free() -> None:
+    """Gives memory that is no longer in use back to the system."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    trim()
+
+
+@contextlib.contextmanager
+def memory_limit(max_memory_gb: float | None, device: torch.device) -> Iterator[None]:
+    """Inside, an allocation beyond so many GB fails: of the GPU's memory, or on Linux of what the process allocates.
+
+    Raises:
+        ConfigError: where there is no such limit to set.
+    """
+    if max_memory_gb is None:
+        yield
+    elif device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, max_memory_gb * 1e9 / total), device)
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+    elif sys.platform == "linux":
+        import resource  # there is none on Windows
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory_gb * 1e9), hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    else:
+        raise ConfigError(f"max_memory_gb is for CUDA and for Linux; leave it out on {sys.platform}.")

@@ -1,0 +1,224 @@
+"""Going on with a run: what is saved beside its weights, and how it is put back bit by bit."""
+
+import dataclasses
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import checkpoint
+from .clips import DecodedSplits
+from .config import TrainConfig
+from .datasets.base import AudioSplits
+from .errors import CheckpointError, ConfigError
+from .evaluation import Evaluation
+from .export import read_metadata, save_pretrained
+from .run import Run, State
+from .runtime import random_state, set_random_state
+
+STATE_FILE = "training_state.pt"
+MAY_CHANGE = (
+    *("output_dir", "overwrite", "resume", "num_epochs", "patience", "eval_batch_size", "device", "max_memory_gb"),
+    *("nonfinite", "num_workers", "logging_steps", "save_steps", "save_total_limit", "cache_dir", "progress"),
+)
+"""Options that may be others when a run goes on: none of them changes what an update is."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint to go on from.
+
+    Attributes:
+        folder: The checkpoint.
+        metadata: Its audioclf.json: options, labels and data of the run.
+        state: Where the run stood.
+        training: The rest of its training state.
+        notes: Sentences for the user.
+    """
+
+    folder: Path
+    metadata: dict[str, Any]
+    state: State
+    training: dict[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of history.jsonl until then."""
+        return self.training["history"]
+
+
+def save_last(run: Run, evaluation: Evaluation | None = None) -> None:
+    """Writes `last`: the weights as they are, and all that going on with them takes.
+
+    Raises:
+        CheckpointError: when it cannot be written; earlier ones are untouched.
+    """
+
+    def fill(folder: Path) -> None:
+        save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
+        torch.save(_training_state(run), folder / STATE_FILE)
+
+    run.reporter.flush()
+    checkpoint.write_folder(run.output_dir / "last", fill, run.config.save_total_limit - 1)
+
+
+def save_best(run: Run, evaluation: Evaluation) -> None:
+    """Writes `best`: the weights as they are.
+
+    As many earlier ones are kept as of `last`, so that whichever of these is gone on from finds its own.
+
+    Raises:
+        CheckpointError: when it cannot be written; earlier ones are untouched.
+    """
+
+    def fill(folder: Path) -> None:
+        save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
+
+    checkpoint.write_folder(run.output_dir / "best", fill, run.config.save_total_limit - 1)
+
+
+def is_saved(run: Run) -> bool:
+    """Whether `last` is of where the run stands."""
+    last = run.output_dir / "last"
+    return last.is_dir() and read_metadata(str(last))["step"] == run.state.step
+
+
+def find(output_dir: Path) -> Saved | None:
+    """The newest whole checkpoint of a run, or None when there is none.
+
+    Raises:
+        CheckpointError: when there are only damaged ones, or it is none of ours.
+    """
+    last, notes = output_dir / "last", []
+    for folder in checkpoint.generations(last):
+        if damage := checkpoint.damage(folder):
+            if not folder.name.startswith("."):  # one whose writing was cut short is no loss
+                notes.append(f"The checkpoint {str(folder)!r} is damaged ({damage}).")
+            continue
+        saved = _read(folder)
+        if notes:
+            notes.append(f"The one before it is used, of step {saved.state.step}.")
+        return dataclasses.replace(saved, notes=tuple(notes))
+    if notes:
+        raise CheckpointError(" ".join([*notes, "There is none before it: start anew with overwrite=True."]))
+    return None
+
+
+def _read(folder: Path) -> Saved:
+    try:
+        training = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        state = State(**training.pop("state"))
+        if state.best is not None:
+            state.best = Evaluation(state.best["metrics"], np.array(state.best["confusion"], dtype=np.int64))
+        training["history"] = json.loads(training["history"])
+    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(folder / STATE_FILE)!r} is no training state of this version of audioclf "
+            f"({type(error).__name__}): start a new run in another output_dir."
+        ) from error
+    return Saved(folder, read_metadata(str(folder)), state, training, ())
+
+
+def check_options(saved: Saved, config: TrainConfig) -> None:
+    """Refuses to go on with options that would make it another run.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    then, now = saved.metadata["config"], json.loads(json.dumps(config.to_dict()))
+    for name, value in now.items():
+        if name not in MAY_CHANGE and then.get(name) != value:
+            raise ConfigError(
+                f"{name}={_short(value)} is not what the run in {config.output_dir!r} began with: resume it with "
+                f"{name}={_short(then.get(name))}, or start a new run in another output_dir."
+            )
+    if config.num_epochs < saved.state.last_epoch:
+        raise ConfigError(
+            f"num_epochs={config.num_epochs}, but the run in {config.output_dir!r} has {saved.state.last_epoch} "
+            "epochs behind it: give more, or start a new run in another output_dir."
+        )
+
+
+def check_data(saved: Saved, splits: AudioSplits, decoded: DecodedSplits, precision: str) -> None:
+    """Refuses to go on with other clips, labels or arithmetic.
+
+    Raises:
+        ConfigError: saying what has changed.
+    """
+    metadata, data = saved.metadata, saved.metadata["data"]
+    num_clips = {part: len(clips) for part, clips in decoded.parts.items()}
+    for what, then, now in (
+        ("the labels", metadata["labels"], list(splits.labels)),
+        ("the numbers of readable clips", data["num_clips"], num_clips),
+        ("the clips or their split", data["fingerprint"], splits.fingerprint()),
+        ("the precision chosen for this machine", metadata["precision"], precision),
+    ):
+        if then != now:
+            raise ConfigError(
+                f"resume: {what} have changed since the run began ({_short(then)} then, {_short(now)} now): bring back "
+                "what was, or start a new run in another output_dir."
+            )
+
+
+def restore(run: Run, saved: Saved) -> None:
+    """Puts a run, whose model has the saved weights already, where the checkpoint stood.
+
+    The folders are set in order: a damaged newer `last` goes, and `best` becomes the one that belongs to this state.
+    """
+    training = saved.training
+    for field in dataclasses.fields(State):
+        setattr(run.state, field.name, getattr(saved.state, field.name))
+    run.optimizer.load_state_dict(training["optimizer"])
+    run.scaler.load_state_dict(training["scaler"])
+    if isinstance(run.loss, nn.Module):
+        run.loss.load_state_dict(training["loss"])
+    run.log.losses = [loss.to(run.device) for loss in training["log_losses"]]
+    run.log.num_clips = training["log_num_clips"]
+    set_random_state(training["random"])
+    training.clear()  # as large as two copies of the weights
+    checkpoint.restore(saved.folder, run.output_dir / "last")
+    _restore_best(run)
+    run.reporter.say(f"Going on after step {run.state.step} of {run.num_steps}.")
+
+
+def _restore_best(run: Run) -> None:
+    best, state = run.output_dir / "best", run.state
+    if state.best is None:
+        return
+    for folder in checkpoint.generations(best):
+        if checkpoint.damage(folder) is None and read_metadata(str(folder))["epoch"] == state.best_epoch:
+            checkpoint.restore(folder, best)
+            return
+    run.reporter.say(
+        f"note: The best checkpoint so far, of epoch {state.best_epoch}, is gone or damaged; the best of the epochs to "
+        "come takes its place."
+    )
+    state.best, state.best_epoch = None, 0
+
+
+def _training_state(run: Run) -> dict[str, Any]:
+    """Tensors and plain types only: what `torch.load(weights_only=True)` reads."""
+    state = {field.name: getattr(run.state, field.name) for field in dataclasses.fields(State)}
+    if run.state.best is not None:
+        state["best"] = {"metrics": run.state.best.metrics, "confusion": run.state.best.confusion.tolist()}
+    return {
+        "state": state,
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "loss": run.loss.state_dict() if isinstance(run.loss, nn.Module) else {},
+        "log_losses": run.log.losses,
+        "log_num_clips": run.log.num_clips,
+        "random": random_state(),
+        "history": json.dumps(run.reporter.history),
+    }
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,124 @@
+"""The parts of an optimizer step: the learning rate, the gradient of a window, and whether it is a number.
+
+Each clip's loss is divided by the number of clips in the window (by the sum of their class weights, if there are any),
+so a step is that of one big batch whatever the size of its last, shorter micro-batch or window, and whatever pieces
+a micro-batch is computed in when memory is short.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .errors import ResourceError, TrainingError
+from .evaluation import clip_losses, forward
+from .memory import backing_off, is_out_of_memory, named, split
+from .run import Run
+from .runtime import random_state, set_random_state
+from .schedule import learning_rate_factor, num_warmup_steps
+
+MAX_SKIPPED_IN_A_ROW = 20
+"""Steps in a row that may be left out before a run stops: fp16's scale starts at 2^16, so no scale can help then."""
+
+
+def set_learning_rate(run: Run) -> float:
+    """Sets every group's rate for the step to come; returns that of the encoder."""
+    warmup_steps = num_warmup_steps(run.num_steps, run.config.warmup_ratio)
+    factor = learning_rate_factor(run.state.step, run.num_steps, warmup_steps, run.config.lr_schedule)
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    return run.config.learning_rate * factor
+
+
+def backward(run: Run, window: list[dict[str, Tensor]]) -> list[Tensor]:
+    """Adds up the gradient of the window's mean loss; returns each micro-batch's share of that mean.
+
+    When memory runs out the window is begun again in pieces of half as many clips, and so are all after it.
+
+    Raises:
+        ResourceError: when memory does not even do for one clip; it names the clip.
+    """
+    state, before = run.state, random_state()
+
+    def attempt(max_clips: int | None) -> list[Tensor]:
+        run.optimizer.zero_grad()
+        set_random_state(before)
+        return _accumulate(run, window, max_clips)
+
+    largest = max(len(batch["labels"]) for batch in window)
+    shares, max_clips = backing_off(attempt, state.max_clips, largest)
+    if max_clips != state.max_clips:
+        run.reporter.say(
+            f"Memory ran out: from here on at most {max_clips} clip(s) are computed at a time. The effective batch "
+            "and its update stay the same."
+        )
+        state.max_clips = max_clips
+    return shares
+
+
+def _accumulate(run: Run, window: list[dict[str, Tensor]], max_clips: int | None) -> list[Tensor]:
+    names = run.loaders["train"].dataset.names
+    labels = torch.cat([batch["labels"] for batch in window]).to(run.device, non_blocking=True)
+    total_weight = run.class_weights[labels].sum()
+    shares = []
+    for batch in window:
+        share = torch.zeros((), device=run.device)
+        for piece in split(batch, max_clips):
+            with named(piece, names):
+                targets = piece["labels"].to(run.device, non_blocking=True)
+                losses = clip_losses(run.loss, forward(run.model, piece, run.device, run.precision), targets)
+                part = (losses * run.class_weights[targets]).sum() / total_weight
+                run.scaler.scale(part).backward()
+                share += part.detach()
+        shares.append(share)
+    return shares
+
+
+def update(run: Run) -> None:
+    """Lets the optimizer take the step.
+
+    Raises:
+        ResourceError: when memory runs out on the way: the weights may be half updated, so they are not saved.
+    """
+    try:
+        run.scaler.step(run.optimizer)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            f"Memory ran out in the optimizer, which keeps two numbers for each of those it trains (after step "
+            f"{run.state.step}). Freeze a part of the encoder or take a smaller model; or free memory and go on from "
+            f"the last checkpoint by resume=True ({str(error).splitlines()[0]})."
+        ) from error
+
+
+def check_finite(run: Run, window: list[dict[str, Tensor]], losses: list[Tensor], grad_norm: float) -> bool:
+    """Whether the step may be taken.
+
+    Under fp16 an overflow is expected now and then: the step is left out and the scaler lowers its scale.
+
+    Raises:
+        TrainingError: for a loss or gradient that is not finite and may not be skipped, or after too many of them.
+    """
+    state = run.state
+    if math.isfinite(grad_norm):
+        state.skipped_in_a_row = 0
+        return True
+    state.skipped_steps += 1
+    state.skipped_in_a_row += 1
+    may_skip = run.scaler.is_enabled() or run.config.nonfinite == "skip"
+    stopping = not may_skip or state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW
+    if not stopping and run.scaler.is_enabled():
+        return False
+    suspects = [batch for batch, loss in zip(window, losses, strict=True) if not torch.isfinite(loss)] or window
+    clips = run.loaders["train"].dataset
+    names = ", ".join(clips.names[index] for batch in suspects for index in batch["index"].tolist())
+    what = "The loss is" if suspects is not window else "The loss is finite but its gradient is"
+    where = f"(epoch {state.epoch}, after step {state.step})"
+    if not stopping:
+        run.reporter.say(f"{what} not a finite number {where}: the step is left out. Its clips: {names}")
+        return False
+    again = f" for {state.skipped_in_a_row} steps in a row" if may_skip else ""
+    raise TrainingError(
+        f"{what} not a finite number{again} {where}. Look at the clips of this batch, or lower learning_rate: {names}"
+    )

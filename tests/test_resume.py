@@ -1,0 +1,420 @@
+"""Resuming: a run cut anywhere ends with the very bits of a run that was not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config, write_tone
+from faults.harness import everything, without_time
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import audioclf
+from audioclf import CheckpointError, ConfigError, resume
+
+
+class CutAfter:
+    """Builds the usual loss; the signal comes while the n-th micro-batch of the process is computed."""
+
+    def __init__(self):
+        self.at, self.count, self.number = None, 0, signal.SIGINT
+
+    def cut(self, at, number=signal.SIGINT):
+        self.at, self.count, self.number = at, 0, number
+        return self
+
+    def __call__(self, config):
+        def loss(logits, labels):
+            if torch.is_grad_enabled():
+                self.count += 1
+                if self.count == self.at:
+                    signal.raise_signal(self.number)
+            return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+        return loss
+
+
+cut_after = CutAfter()
+
+HARD = {
+    "model": tiny_config(hidden_dropout=0.1, attention_dropout=0.1, apply_spec_augment=True, mask_time_length=2),
+    "num_epochs": 3,
+    "random_crop": True,
+    "max_seconds": 0.4,
+    "augment": "noise",
+    "gradient_accumulation_steps": 2,
+    "loss": cut_after,
+}
+"""Every source of chance there is: dropout, SpecAugment, crops, noise, order; 15 steps in 3 epochs."""
+
+
+def until_done(data, options, cuts) -> audioclf.TrainResult:
+    """Runs, cut after so many micro-batches of each attempt, until nothing cuts it any more."""
+    for at in cuts:
+        cut_after.cut(at)
+        with pytest.raises(KeyboardInterrupt):
+            audioclf.train(data, resume=True, **options)
+    cut_after.cut(None)
+    return audioclf.train(data, resume=True, **options)
+
+
+@pytest.fixture(scope="module")
+def hard_run(tones, quick, tmp_path_factory):
+    options = {**quick, **HARD}
+    cut_after.cut(None)
+    return audioclf.train(tones, output_dir=tmp_path_factory.mktemp("hard") / "out", **options)
+
+
+class TestExactness:
+    @pytest.mark.parametrize(
+        "cuts",
+        [[1], [2], [5], [9], [10], [17], [1] * 14, [4, 4, 4, 4, 4, 4]],
+        ids=lambda cuts: "+".join(map(str, cuts)),
+    )
+    def test_interrupted_anywhere(self, hard_run, tones, quick, tmp_path, cuts):
+        """9 micro-batches an epoch: the cuts fall on first, middle and last steps, and each step alone."""
+        result = until_done(tones, {**quick, **HARD, "output_dir": tmp_path / "out"}, cuts)
+        assert everything(result.output_dir) == everything(hard_run.output_dir)
+        assert without_time(result.history) == without_time(hard_run.history)
+        assert (result.best_metrics, result.best_epoch) == (hard_run.best_metrics, hard_run.best_epoch)
+        assert result.test_metrics == hard_run.test_metrics
+        assert {path.name for path in result.output_dir.iterdir()} == {
+            *("best", "last", "tensorboard", "history.jsonl", "config.json", ".lock")
+        }
+
+    @pytest.mark.parametrize("workers", [(2, 0), (0, 2)])
+    def test_with_other_workers(self, hard_run, tones, quick, tmp_path, workers):
+        options = {**quick, **HARD, "output_dir": tmp_path / "out"}
+        cut_after.cut(7)
+        with pytest.raises(KeyboardInterrupt):
+            audioclf.train(tones, num_workers=workers[0], **options)
+        cut_after.cut(None)
+        result = audioclf.train(tones, num_workers=workers[1], resume=True, **options)
+        assert everything(result.output_dir) == everything(hard_run.output_dir)
+
+    @pytest.mark.parametrize("more", [{"precision": "bf16"}, {"precision": "fp16"}, {"freeze": "feature_encoder"}])
+    def test_other_arithmetic(self, tones, quick, tmp_path, more):
+        options = {**quick, **HARD, **more, "num_epochs": 2}
+        if "freeze" in more:
+            options |= {"random_crop": False, "augment": "none"}  # features come from their cache
+        cut_after.cut(None)
+        whole = audioclf.train(tones, output_dir=tmp_path / "whole", **options)
+        result = until_done(tones, {**options, "output_dir": tmp_path / "cut"}, [3, 9])
+        assert everything(result.output_dir) == everything(whole.output_dir)
+
+    @pytest.mark.parametrize("save_steps", [1, 4, 5])
+    def test_from_a_checkpoint_in_the_middle_of_an_epoch(self, hard_run, tones, quick, tmp_path, save_steps):
+        """What a process that was killed leaves: the last checkpoint, and files of the steps after it."""
+        options = {**quick, **HARD, "output_dir": tmp_path / "out", "save_steps": save_steps}
+        kept = tmp_path / "kept"
+        original = resume.save_last
+
+        def save_and_keep(run, *arguments):
+            original(run, *arguments)
+            if run.state.step == 8:
+                shutil.copytree(tmp_path / "out", kept)
+
+        patch = pytest.MonkeyPatch()
+        patch.setattr(resume, "save_last", save_and_keep)
+        cut_after.cut(None)
+        audioclf.train(tones, **options)
+        patch.undo()
+        if save_steps == 5:  # then the end of the second epoch, step 10, comes first
+            assert not kept.exists()
+            return
+        with (kept / "history.jsonl").open("a") as file:
+            file.write('{"event": "step", "step": 9, "of": "the process that was killed"}\n{"torn')
+        result = audioclf.train(tones, resume=True, **{**options, "output_dir": kept})
+        assert everything(kept) == everything(hard_run.output_dir)
+        assert without_time(result.history) == without_time(hard_run.history)
+
+    def test_tensorboard_goes_on(self, hard_run, tones, quick, tmp_path):
+        result = until_done(tones, {**quick, **HARD, "output_dir": tmp_path / "out"}, [5, 5, 5])
+        boards = []
+        for folder in (result.output_dir, hard_run.output_dir):
+            board = EventAccumulator(str(folder / "tensorboard"))
+            board.Reload()
+            names = [name for name in board.Tags()["scalars"] if not name.endswith("clips_per_second")]
+            boards.append({name: [(event.step, event.value) for event in board.Scalars(name)] for name in names})
+        assert boards[0] == boards[1]
+
+    def test_early_stopping(self, tones, quick, tmp_path):
+        options = {**quick, **HARD, "num_epochs": 40, "patience": 2, "metric_for_best": "loss", "learning_rate": 0.05}
+        cut_after.cut(None)
+        whole = audioclf.train(tones, output_dir=tmp_path / "whole", **options)
+        epochs = whole.history[-1]["epoch"]
+        assert epochs < 40
+        result = until_done(tones, {**options, "output_dir": tmp_path / "cut"}, [9 * epochs])  # its last micro-batch
+        assert everything(result.output_dir) == everything(whole.output_dir)
+
+    def test_a_loss_with_a_state(self, tones, quick, tmp_path):
+        options = {**quick, "num_epochs": 2, "loss": Annealed}
+        whole = audioclf.train(tones, output_dir=tmp_path / "whole", **options)
+        Annealed.cut_at = 6
+        with pytest.raises(KeyboardInterrupt):
+            audioclf.train(tones, output_dir=tmp_path / "cut", **options)
+        Annealed.cut_at = None
+        audioclf.train(tones, output_dir=tmp_path / "cut", resume=True, **options)
+        assert everything(tmp_path / "cut") == everything(whole.output_dir)
+
+
+class Annealed(torch.nn.Module):
+    """A loss whose label smoothing falls with each batch."""
+
+    cut_at = None
+
+    def __init__(self, config):
+        super().__init__()
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, logits, labels):
+        if torch.is_grad_enabled():
+            self.calls += 1
+            if self.calls == self.cut_at:
+                signal.raise_signal(signal.SIGINT)
+        smoothing = 0.5 / (1 + float(self.calls))
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+
+
+class TestSkippedBatches:
+    def test_they_are_not_read(self, tones, quick, tmp_path, monkeypatch):
+        options = {**quick, **HARD, "output_dir": tmp_path / "out", "num_epochs": 1}
+        cut_after.cut(5)
+        with pytest.raises(KeyboardInterrupt):
+            audioclf.train(tones, **options)
+        read = []
+        original = audioclf.clips.Clips.__getitem__
+        monkeypatch.setattr(
+            audioclf.clips.Clips, "__getitem__", lambda clips, key: read.append(len(clips)) or original(clips, key)
+        )
+        cut_after.cut(None)
+        audioclf.train(tones, resume=True, **options)
+        assert read.count(36) == 3 * 4  # of nine batches of four, six are done
+
+
+@pytest.fixture(scope="module")
+def begun(tones, quick, tmp_path_factory):
+    """The folder of a run of two epochs that was cut after its fourth step."""
+    folder = tmp_path_factory.mktemp("begun") / "out"
+    cut_after.cut(4)
+    with pytest.raises(KeyboardInterrupt):
+        audioclf.train(tones, output_dir=folder, **{**quick, "num_epochs": 2, "loss": cut_after})
+    cut_after.cut(None)
+    return folder
+
+
+class TestWhatMayChange:
+    @pytest.fixture
+    def run(self, begun, quick, tmp_path):
+        """Options of the run, whose folder is a copy that may be spoilt."""
+        shutil.copytree(begun, tmp_path / "out")
+        return {**quick, "num_epochs": 2, "loss": cut_after, "output_dir": tmp_path / "out", "resume": True}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"batch_size": 2},
+            {"learning_rate": 1e-3},
+            {"head_learning_rate": 1e-3},
+            {"gradient_accumulation_steps": 2},
+            {"lr_schedule": "cosine"},
+            {"warmup_ratio": 0.5},
+            {"weight_decay": 0.1},
+            {"seed": 1},
+            {"head": "attention"},
+            {"loss": "cross_entropy"},
+            {"model": tiny_config(hidden_size=64)},
+            {"precision": "bf16"},
+            {"freeze": "backbone"},
+            {"max_seconds": 0.5},
+            {"random_crop": True},
+            {"augment": "noise"},
+            {"class_weights": "balanced"},
+            {"metric_for_best": "uar"},
+            {"max_batch_seconds": 9.0},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_what_matters_is_refused_by_name(self, run, tones, change):
+        (name,) = change
+        with pytest.raises(
+            ConfigError, match=rf"^{name}=.* is not what the run in .* began with: resume it with {name}="
+        ):
+            audioclf.train(tones, **{**run, **change})
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"logging_steps": 2, "progress": False},
+            {"save_steps": 3, "save_total_limit": 1},
+            {"eval_batch_size": 2},
+            {"num_workers": 1},
+            {"patience": 5},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_what_does_not_is_allowed(self, run, tones, change):
+        result = audioclf.train(tones, **{**run, **change})
+        assert result.history[-1]["step"] == 18
+
+    def test_another_folder_of_the_same_files(self, run, tones, tmp_path):
+        moved = (tmp_path / "out").rename(tmp_path / "moved")
+        assert audioclf.train(tones, **{**run, "output_dir": moved}).history[-1]["step"] == 18
+
+    def test_more_epochs(self, run, tones):
+        result = audioclf.train(tones, **{**run, "num_epochs": 3})
+        assert [row["epoch"] for row in result.history if row["event"] == "epoch"] == [1, 2, 3]
+        more = audioclf.train(tones, **{**run, "num_epochs": 4})  # also once it is finished
+        assert [row["epoch"] for row in more.history if row["event"] == "epoch"] == [1, 2, 3, 4]
+        assert [row["event"] for row in more.history].count("end") == 1
+        with pytest.raises(ConfigError, match=r"num_epochs=3, but the run in .* has 4 epochs behind it"):
+            audioclf.train(tones, **{**run, "num_epochs": 3})
+
+    def test_other_data(self, run, tones, tmp_path):
+        shutil.copytree(tones, tmp_path / "data")
+        os.remove(tmp_path / "data" / "train" / "low" / "low 3.wav")
+        with pytest.raises(ConfigError, match="resume: the numbers of readable clips have changed since the run began"):
+            audioclf.train(tmp_path / "data", **run)
+        write_tone(tmp_path / "data" / "train" / "low" / "new.wav", 300.0, 0.5, np.random.default_rng(0))
+        with pytest.raises(ConfigError, match="resume: the clips or their split have changed since the run began"):
+            audioclf.train(tmp_path / "data", **run)
+        (tmp_path / "data" / "train" / "low").rename(tmp_path / "data" / "train" / "deep")
+        for split in ("valid", "test"):
+            (tmp_path / "data" / split / "low").rename(tmp_path / "data" / split / "deep")
+        with pytest.raises(ConfigError, match="resume: the labels have changed since the run began"):
+            audioclf.train(tmp_path / "data", **run)
+
+    def test_resume_and_overwrite(self, run, tones):
+        with pytest.raises(ConfigError, match="resume=True goes on with the run that overwrite=True would delete"):
+            audioclf.train(tones, **{**run, "overwrite": True})
+
+
+class TestStartAndEnd:
+    def test_without_a_checkpoint_it_starts(self, tones, quick, tmp_path):
+        options = {**quick, "num_epochs": 1, "output_dir": tmp_path / "out"}
+        first = audioclf.train(tones, resume=True, **options)
+        (tmp_path / "out" / "history.jsonl").write_text("")
+        for name in ("best", "last"):
+            shutil.rmtree(tmp_path / "out" / name)
+        again = audioclf.train(tones, resume=True, **options)
+        assert without_time(again.history) == without_time(first.history)
+
+    def test_what_is_no_run_is_left_alone(self, tones, quick, tmp_path):
+        (tmp_path / "thesis.txt").write_text("")
+        with pytest.raises(ConfigError, match="holds no earlier run, but something else"):
+            audioclf.train(tones, resume=True, output_dir=tmp_path, **quick)
+
+    def test_a_finished_run_returns_its_result(self, hard_run, quick, tmp_path):
+        again = audioclf.train("no data are needed", resume=True, output_dir=hard_run.output_dir, **{**quick, **HARD})
+        assert again == hard_run
+
+    def test_killed_during_the_test(self, hard_run, tones, quick, tmp_path):
+        shutil.copytree(hard_run.output_dir, tmp_path / "out")
+        lines = (tmp_path / "out" / "history.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "out" / "history.jsonl").write_text("".join(lines[:-1]))
+        result = audioclf.train(tones, resume=True, output_dir=tmp_path / "out", **{**quick, **HARD})
+        assert without_time(result.history) == without_time(hard_run.history)
+
+
+class TestDamage:
+    @pytest.fixture
+    def run(self, tones, quick, tmp_path):
+        """Cut in its third epoch, with `last`, `last-1`, `best` and maybe `best-1`."""
+        options = {**quick, **HARD, "output_dir": tmp_path / "out"}
+        cut_after.cut(20)
+        with pytest.raises(KeyboardInterrupt):
+            audioclf.train(tones, **options)
+        cut_after.cut(None)
+        return {**options, "resume": True}
+
+    @pytest.mark.parametrize("name", ["model.safetensors", resume.STATE_FILE, "audioclf.json", "checksums.sha256"])
+    def test_the_one_before_is_used(self, run, hard_run, tones, capsys, name):
+        file = Path(run["output_dir"]) / "last" / name
+        file.write_bytes(file.read_bytes()[:-1])
+        result = audioclf.train(tones, **{**run, "progress": True})
+        told = capsys.readouterr().out
+        assert f"The checkpoint {str(file.parent)!r} is damaged ({name} is not as it was written)." in told
+        assert "The one before it is used, of step 10." in told
+        assert everything(result.output_dir) == everything(hard_run.output_dir)
+
+    def test_none_is_whole(self, run, tones):
+        for folder in ("last", "last-1"):
+            (Path(run["output_dir"]) / folder / "model.safetensors").write_bytes(b"")
+        with pytest.raises(CheckpointError, match=r"is damaged .* is damaged .* start anew with overwrite=True"):
+            audioclf.train(tones, **run)
+
+    def test_best_is_gone(self, run, tones, capsys):
+        for folder in Path(run["output_dir"]).glob("best*"):
+            shutil.rmtree(folder)
+        result = audioclf.train(tones, **{**run, "progress": True})
+        assert "is gone or damaged; the best of the epochs to come takes its place" in capsys.readouterr().out
+        assert result.best_epoch == 3
+
+    def test_a_state_of_another_kind(self, run, tones):
+        from audioclf import checkpoint
+
+        last = Path(run["output_dir"]) / "last"
+
+        def fill(folder):
+            for file in last.iterdir():
+                if file.name != checkpoint.CHECKSUMS_FILE:
+                    shutil.copy(file, folder)
+            torch.save({"state": {"other": 1}}, folder / resume.STATE_FILE)
+
+        checkpoint.write_folder(last, fill)
+        with pytest.raises(CheckpointError, match="is no training state of this version of audioclf"):
+            audioclf.train(tones, **run)
+
+
+class TestSignals:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_library_call_saves_raises_and_restores_the_handlers(self, tones, quick, tmp_path, number):
+        before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+        cut_after.cut(3, number)
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
+            audioclf.train(tones, output_dir=tmp_path / "out", loss=cut_after, **quick)
+        assert isinstance(caught.value, KeyboardInterrupt) == (number == signal.SIGINT)
+        assert number == signal.SIGINT or caught.value.code == 143
+        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+        assert json.loads((tmp_path / "out" / "last" / "audioclf.json").read_text())["step"] == 3
+        cut_after.cut(None)
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_command_line(self, tones, quick, tmp_path, number, status):
+        tiny_config().to_json_file(tmp_path / "config.json")
+        arguments = ["train", str(tones), "--model", str(tmp_path / "config.json"), "--num-epochs", "100000"]
+        arguments += ["--output-dir", str(tmp_path / "my run"), "--cache-dir", quick["cache_dir"], "--overwrite"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "audioclf", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        history = tmp_path / "my run" / "history.jsonl"
+        while process.poll() is None and not (history.exists() and history.stat().st_size):
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status, err
+        assert "all is saved: resume=True goes on from there" in out
+        assert f"Go on with: audioclf train {tones} " in err
+        assert f"--output-dir '{tmp_path / 'my run'}'" in err
+        assert err.endswith(" --resume\n")
+        assert "--overwrite" not in err.splitlines()[-1]
+        assert "Traceback" not in err
+
+
+class TestTwoRuns:
+    def test_a_folder_in_use_is_refused(self, tones, quick, tmp_path):
+        from filelock import FileLock
+
+        (tmp_path / "out").mkdir()
+        with (
+            FileLock(tmp_path / "out" / ".lock"),
+            pytest.raises(ConfigError, match="is being written by another run: wait for it, or name another folder"),
+        ):
+            audioclf.train(tones, output_dir=tmp_path / "out", **quick)
