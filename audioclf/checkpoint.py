@@ -149,5 +149,9 @@ def _force_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).split("\n")[0]
+def _reason(error: BaseException) -> str:
+    """The system's own words, which may lie beneath those of a writer of tensors."""
+    beneath: BaseException | None = error
+    while beneath is not None and not isinstance(beneath, OSError):
+        beneath = beneath.__context__
+    return getattr(beneath, "strerror", None) or str(error).split("\n")[0]

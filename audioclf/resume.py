@@ -62,7 +62,8 @@ def save_last(run: Run, evaluation: Evaluation | None = None) -> None:
 
     def fill(folder: Path) -> None:
         save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
-        torch.save(_training_state(run), folder / STATE_FILE)
+        with (folder / STATE_FILE).open("wb") as file:  # with a path, a full disk would be told in riddles
+            torch.save(_training_state(run), file)
 
     run.reporter.flush()
     checkpoint.write_folder(run.output_dir / "last", fill, run.config.save_total_limit - 1)

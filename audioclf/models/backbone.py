@@ -5,6 +5,7 @@ Shapes: B batch, T samples, F frames, D hidden, L layers.
 
 import contextlib
 import copy
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,10 @@ def load_feature_extractor(model: Any) -> Wav2Vec2FeatureExtractor:
     if has_weights(model):
         try:
             extractor = AutoFeatureExtractor.from_pretrained(model, trust_remote_code=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if (Path(model) / "preprocessor_config.json").is_file():
+                reason = str(error).strip().split("\n")[0]
+                raise CheckpointError(f"{model!r}: its preprocessor_config.json cannot be used ({reason}).") from error
             extractor = Wav2Vec2FeatureExtractor()
     else:
         extractor = Wav2Vec2FeatureExtractor()
@@ -207,6 +211,11 @@ def _fetch(auto_class: Any, source: str, model: str, **options: Any) -> Any:
     try:
         with _quiet():
             return auto_class.from_pretrained(source, trust_remote_code=False, **options)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"model={model!r}: its weights are a pickle that holds more than tensors, which could run any code, so it "
+            "is not read: save the model as safetensors where you trust it."
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         if local:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource as limits
 import shutil
 import sys
 from collections.abc import Callable
@@ -96,6 +97,8 @@ def train(data: Path, options: dict[str, Any], out: Path | None = None, before: 
     try:
         audioclf.train(data, **options)
     except audioclf.AudioclfError as error:
+        most = limits.getrlimit(limits.RLIMIT_FSIZE)[1]
+        limits.setrlimit(limits.RLIMIT_FSIZE, (most, most))  # it may be what was injured
         if out is not None:
             out.write_text(str(error))
         sys.exit(2)
