@@ -2,8 +2,10 @@
 
 import contextlib
 import gc
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -15,6 +17,8 @@ from .errors import ConfigError, ResourceError
 T = TypeVar("T")
 MARKS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "out_of_memory")
 """What RuntimeErrors say, in lower case, with which torch, cuBLAS, cuDNN and oneDNN tell that there is no memory."""
+LEAST_HEADROOM_BYTES = 250_000_000
+"""What a run needs at the very least beyond what the process has taken before it begins."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -89,7 +93,8 @@ def memory_limit(max_memory_gb: float | None, device: torch.device) -> Iterator[
     """Inside, an allocation beyond so many GB fails: of the GPU's memory, or on Linux of what the process allocates.
 
     Raises:
-        ConfigError: where there is no such limit to set.
+        ConfigError: where there is no such limit to set, or the process has taken more already.
+        ResourceError: when not even a thread can start below the limit.
     """
     if max_memory_gb is None:
         yield
@@ -101,13 +106,34 @@ def memory_limit(max_memory_gb: float | None, device: torch.device) -> Iterator[
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0, device)
     elif sys.platform == "linux":
-        import resource  # there is none on Windows
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory_gb * 1e9), hard))
-        try:
+        with _process_limit(max_memory_gb):
             yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     else:
         raise ConfigError(f"max_memory_gb is for CUDA and for Linux; leave it out on {sys.platform}.")
+
+
+@contextlib.contextmanager
+def _process_limit(max_memory_gb: float) -> Iterator[None]:
+    import resource  # Windows has no such module
+
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    taken = int(re.search(r"^VmData:\s*(\d+) kB", status, re.MULTILINE)[1]) * 1024
+    if max_memory_gb * 1e9 < taken + LEAST_HEADROOM_BYTES:
+        least = (taken + LEAST_HEADROOM_BYTES) / 1e9
+        raise ConfigError(
+            f"max_memory_gb={max_memory_gb:g} is too little: with its libraries loaded the process needs at least "
+            f"{least:.1f}."
+        )
+    limit = resource.RLIMIT_DATA  # what is allocated, not what is mapped from files such as the cache
+    soft, hard = resource.getrlimit(limit)
+    resource.setrlimit(limit, (int(max_memory_gb * 1e9), hard))
+    try:
+        yield
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        raise ResourceError(
+            f"max_memory_gb={max_memory_gb:g} leaves no memory to start a thread; give more, or a smaller num_workers."
+        ) from error
+    finally:
+        resource.setrlimit(limit, (soft, hard))

@@ -1,14 +1,18 @@
 """When memory runs out: smaller pieces, the same update."""
 
 import json
+import resource as limits
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import tiny_config, write_tone
 from safetensors.torch import load_file
 
 import audioclf
-from audioclf import ResourceError
+from audioclf import ConfigError, ResourceError
 from audioclf.memory import backing_off, is_out_of_memory, split
 
 
@@ -182,6 +186,54 @@ class TestElsewhere:
         monkeypatch.setattr(evaluation, "forward", never)
         with pytest.raises(ResourceError, match=r"Memory does not do even for one clip, of \d\.\d s: .*\(no\)"):
             classifier.probabilities(files)
+
+
+class TestLimit:
+    def test_too_little_is_refused(self, tones, options):
+        with pytest.raises(
+            ConfigError, match=r"max_memory_gb=0.1 is too little: .* the process needs at least \d+\.\d"
+        ):
+            audioclf.train(tones, **options, max_memory_gb=0.1)
+
+    def test_it_is_lifted_afterwards(self, tones, options):
+        before = limits.getrlimit(limits.RLIMIT_DATA)
+        full.holds(None)
+        audioclf.train(tones, **{**options, "num_epochs": 1}, max_memory_gb=30)
+        assert limits.getrlimit(limits.RLIMIT_DATA) == before
+
+    @pytest.mark.slow
+    def test_a_run_that_would_take_more_keeps_to_it(self, tmp_path):
+        """32 clips of 8 s in one batch take 2.3 GB as they are; the update is the same with 1.6."""
+        rng = np.random.default_rng(0)
+        for part, count in (("train", 16), ("valid", 2)):
+            for label, frequency in (("a", 300.0), ("b", 3000.0)):
+                for number in range(count):
+                    write_tone(tmp_path / "data" / part / label / f"{number}.wav", frequency, 8.0, rng)
+        tiny_config(conv_dim=(128,) * 7).to_json_file(tmp_path / "config.json")
+        told = {}
+        for budget in (None, 1.6):
+            command = [sys.executable, "-c", LIMITED, str(tmp_path), json.dumps(budget)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            assert ("Memory ran out: from here on at most" in done.stdout) == (budget is not None)
+            told[budget] = json.loads(done.stdout.splitlines()[-1])
+        assert told[None]["peak"] > 1.7e9
+        assert told[1.6]["peak"] < 1.6e9
+        assert told[1.6]["loss"] == pytest.approx(told[None]["loss"], abs=1e-6)
+        assert told[1.6]["grad_norm"] == pytest.approx(told[None]["grad_norm"], abs=1e-5)
+
+
+LIMITED = """
+import json, resource, sys
+import audioclf
+folder, budget = sys.argv[1], json.loads(sys.argv[2])
+result = audioclf.train(
+    folder + "/data", model=folder + "/config.json", num_epochs=1, batch_size=32, max_memory_gb=budget,
+    output_dir=f"{folder}/{budget}", cache_dir=folder + "/cache", precision="fp32", device="cpu", logging_steps=1
+)
+row = result.history[0]
+peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"peak": peak, "loss": row["loss"], "grad_norm": row["grad_norm"]}))
+"""
 
 
 class TestParts:

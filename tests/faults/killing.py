@@ -18,7 +18,8 @@ SAVE_STEPS = 3
 def kill_at_random(workspace: Path, data: Path, quick: bool) -> dict[str, Any]:
     """Kills a run, cache building included, until it has ended; then the next one."""
     rng = random.Random(0)
-    uncut = options(workspace, "uncut")
+    length = {"num_epochs": 1 if quick else 4}
+    uncut = options(workspace, "uncut", **length)
     began = time.monotonic()
     assert ended(child(train, data, uncut)) == 0
     seconds = time.monotonic() - began
@@ -26,7 +27,7 @@ def kill_at_random(workspace: Path, data: Path, quick: bool) -> dict[str, Any]:
     kills = runs = most_redone = 0
     while kills < (2 if quick else 200):
         runs += 1
-        run = options(workspace, f"killed {runs}", resume=True, cache_dir=str(workspace / f"cache {runs}"))
+        run = options(workspace, f"killed {runs}", resume=True, cache_dir=str(workspace / f"cache {runs}"), **length)
         folder = Path(run["output_dir"])
         while True:
             process = child(train, data, run)
@@ -66,7 +67,8 @@ def signals(workspace: Path, data: Path, quick: bool) -> dict[str, Any]:
     rng = random.Random(1)
     tiny_config(hidden_dropout=0.1).to_json_file(workspace / "encoder.json")
     arguments = ["train", str(data), "--model", str(workspace / "encoder.json"), "--batch-size", "4", "--device", "cpu"]
-    arguments += ["--precision", "fp32", "--logging-steps", "1", "--num-epochs", "4", "--augment", "noise"]
+    arguments += ["--precision", "fp32", "--logging-steps", "1", "--num-epochs", "1" if quick else "4"]
+    arguments += ["--augment", "noise"]
     arguments += ["--cache-dir", str(workspace / "cache"), "--output-dir"]
     began = time.monotonic()
     assert ended(child(command_line, [*arguments, str(workspace / "plain")], workspace / "plain.txt")) == 0

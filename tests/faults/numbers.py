@@ -94,7 +94,7 @@ def no_numbers(workspace: Path, data: Path, quick: bool) -> dict[str, Any]:
     for precision, policy in policies[1:2] if quick else policies:
         for where in ("loss",) if quick else ("loss", "gradient"):
             for value in values[:1] if quick else values:
-                for spoilt in ({5}, {2, 3, 9, 10, 11}, range(4, 304)):
+                for spoilt in ({2, 3, 9, 10, 11},) if quick else ({5}, {2, 3, 9, 10, 11}, range(4, 304)):
                     cases += 1
                     name = f"numbers {cases}"
                     injured.set(spoilt, where, value)
