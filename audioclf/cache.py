@@ -100,24 +100,10 @@ def build(
         AudioclfError: when the folder cannot be written or the disk is full; what is there is kept.
     """
     folder = store_folder(identities, recipe, cache_dir, kind)
-    itemsize = np.dtype(dtype).itemsize
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
-            rows = _readable_rows(_read_journal(folder, itemsize), compute)
-            if len(rows) < len(identities):
-                missing = range(len(rows), len(identities))
-                with contextlib.closing(_computed(missing, compute, num_threads or os.cpu_count() or 1)) as arrays:
-                    shown = tqdm(
-                        arrays,
-                        total=len(identities),
-                        initial=len(rows),
-                        desc=KINDS[kind],
-                        unit="clip",
-                        disable=not progress,
-                    )
-                    _append(folder, rows, shown, np.dtype(dtype))
-                rows = _read_journal(folder, itemsize)
+            rows = _complete(folder, len(identities), compute, np.dtype(dtype), num_threads, KINDS[kind], progress)
     except OSError as error:
         raise AudioclfError(
             f"The cache of {KINDS[kind]} in {str(folder)!r} cannot be written ({error.strerror or error}): "
@@ -160,6 +146,26 @@ def clear(cache_dir: str | Path) -> int:
     for folder in _store_folders(cache_dir):
         shutil.rmtree(folder)
     return freed
+
+
+def _complete(
+    folder: Path,
+    num_clips: int,
+    compute: Callable[[int], np.ndarray],
+    dtype: np.dtype,
+    num_threads: int | None,
+    title: str,
+    progress: bool,
+) -> list[dict[str, Any]]:
+    """The rows of all clips, once those that are missing are computed."""
+    rows = _readable_rows(_read_journal(folder, dtype.itemsize), compute)
+    if len(rows) == num_clips:
+        return rows
+    missing = range(len(rows), num_clips)
+    with contextlib.closing(_computed(missing, compute, num_threads or os.cpu_count() or 1)) as arrays:
+        bar = tqdm(arrays, total=num_clips, initial=len(rows), desc=title, unit="clip", disable=not progress)
+        _append(folder, rows, bar, dtype)
+    return _read_journal(folder, dtype.itemsize)
 
 
 def _readable_rows(rows: list[dict[str, Any]], compute: Callable[[int], np.ndarray]) -> list[dict[str, Any]]:

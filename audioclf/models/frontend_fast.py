@@ -62,19 +62,19 @@ def encode_packed(feature_extractor: nn.Module, input_values: Tensor, num_sample
 def _encode_packed(cnn: nn.Module, input_values: Tensor, num_samples: Tensor, dtype: torch.dtype) -> Tensor:
     first, *rest = cnn.conv_layers
     total_stride = math.prod(layer.conv.stride[0] for layer in cnn.conv_layers)
-    lengths = num_samples.tolist()
-    slots = [-(-length // total_stride) * total_stride for length in lengths]
+    samples = num_samples.tolist()
+    slots = [-(-n // total_stride) * total_stride for n in samples]
     signal = torch.cat(
-        [functional.pad(row[:n], (0, slot - n)) for row, n, slot in zip(input_values, lengths, slots, strict=True)]
+        [functional.pad(row[:n], (0, slot - n)) for row, n, slot in zip(input_values, samples, slots, strict=True)]
     )
-    lengths = [_num_outputs(first, length) for length in lengths]
-    hidden = _first_layer(first, signal, lengths, [slot // first.conv.stride[0] for slot in slots], dtype)
+    frames = [_num_outputs(first, n) for n in samples]  # a clip's own, of the layer under way
+    hidden = _first_layer(first, signal, frames, [slot // first.conv.stride[0] for slot in slots], dtype)
     for layer in rest:
         hidden = _GeluConv.apply(hidden, layer.conv.weight, layer.conv.stride[0])
         hidden = _bias_and_norm(layer, hidden)
-        lengths = [_num_outputs(layer, length) for length in lengths]
+        frames = [_num_outputs(layer, n) for n in frames]
     parts = hidden.split([slot // total_stride for slot in slots])
-    own = [part[:length] for part, length in zip(parts, lengths, strict=True)]
+    own = [part[:n] for part, n in zip(parts, frames, strict=True)]
     return functional.gelu(pad_sequence(own, batch_first=True))
 
 
