@@ -28,8 +28,11 @@ from .models.classifier import AudioClassifier, Loss, build_loss, freeze, place
 from .progress import Reporter
 from .runtime import choose_precision
 
-RUN_FILES = ("best", "last", "tensorboard", "history.jsonl", "config.json")
-"""What a run leaves in its output folder, and what `overwrite` deletes there."""
+RUN_FILES = ("best", "last", "tensorboard", "config.json", "history.jsonl")
+"""What a run leaves in its output folder, and what `overwrite` deletes there.
+
+By the last one a folder is known as a run's: it is the first to be written and the last to go.
+"""
 LOCK_FILE = ".lock"
 
 
@@ -168,8 +171,8 @@ def set_up(
     try:
         if earlier is None:
             _clear(output_dir)
-        checkpoint.write_file(output_dir / "config.json", export.to_json(config.to_dict()))
         reporter = Reporter(output_dir, splits.labels, num_steps, config.progress, *(earlier or ()))
+        checkpoint.write_file(output_dir / "config.json", export.to_json(config.to_dict()))
     except OSError as error:
         raise _unusable(config, error) from error
     return Run(
@@ -275,8 +278,8 @@ def output_folder(config: TrainConfig) -> Iterator[Path]:
         ) from None
     except OSError as error:
         raise _unusable(config, error) from error
-    with lock:
-        names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
+    try:
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
         if names and not (config.overwrite or config.resume):
             raise ConfigError(
                 f"output_dir={config.output_dir!r} is not empty: name another folder, set resume=True to go on with "
@@ -287,6 +290,8 @@ def output_folder(config: TrainConfig) -> Iterator[Path]:
                 f"output_dir={config.output_dir!r} holds no earlier run, but something else: name another folder."
             )
         yield folder
+    finally:
+        lock.release()
 
 
 def _unusable(config: TrainConfig, error: OSError) -> ConfigError:

@@ -418,3 +418,18 @@ class TestTwoRuns:
             pytest.raises(ConfigError, match="is being written by another run: wait for it, or name another folder"),
         ):
             audioclf.train(tones, output_dir=tmp_path / "out", **quick)
+
+    def test_it_is_free_again_after_a_run(self, trained):
+        from filelock import FileLock
+
+        with FileLock(trained.output_dir / ".lock", timeout=0):
+            pass
+
+    @pytest.mark.parametrize(
+        "left", [[], [".history.jsonl.partial"], ["history.jsonl"], ["history.jsonl", "config.json"]]
+    )
+    def test_what_a_run_killed_at_its_very_beginning_leaves(self, tones, quick, tmp_path, left):
+        for name in left:
+            (tmp_path / name).write_text("")
+        result = audioclf.train(tones, output_dir=tmp_path, resume=True, **{**quick, "num_epochs": 1})
+        assert result.history[-1]["event"] == "end"
