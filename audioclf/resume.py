@@ -87,7 +87,10 @@ def save_best(run: Run, evaluation: Evaluation) -> None:
 def is_saved(run: Run) -> bool:
     """Whether `last` is of where the run stands."""
     last = run.output_dir / "last"
-    return last.is_dir() and read_metadata(str(last))["step"] == run.state.step
+    if checkpoint.damage(last):
+        return False
+    metadata = read_metadata(str(last))
+    return all(metadata[name] == getattr(run.state, name) for name in ("step", "windows", "skipped_steps"))
 
 
 def find(output_dir: Path) -> Saved | None:

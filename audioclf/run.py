@@ -132,7 +132,9 @@ class Run:
 
     def describe(self, evaluation: Evaluation | None) -> dict[str, Any]:
         """What the audioclf.json of a checkpoint says."""
-        where = {"epoch": self.state.last_epoch, "step": self.state.step}
+        state = self.state
+        where = {"epoch": state.last_epoch, "step": state.step}
+        where |= {"windows": state.windows, "skipped_steps": state.skipped_steps}
         return {**self.metadata, **where, "metrics": evaluation and evaluation.metrics}
 
 

@@ -145,7 +145,7 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
         if state.last_epoch < config.num_epochs:
             run.reporter.say(f"No better {config.metric_for_best} for {config.patience} epochs: stopping.")
     except (KeyboardInterrupt, SystemExit):
-        if interrupt.requested and not interrupt.insisted and _saved(run, resume.save_last):
+        if interrupt.requested and not interrupt.insisted and (resume.is_saved(run) or _saved(run, resume.save_last)):
             where = f"step {state.step} of {run.num_steps}"
             run.reporter.say(f"\nInterrupted after {where}; all is saved: resume=True goes on from there.")
         raise
@@ -218,10 +218,10 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
         best_model = place(load_classifier(str(checkpoint_dir), config.head), run.device, config.frontend)
         freeze(best_model, config.freeze)
         test = _evaluate(run, "test", best_model)
-    values = {"best_epoch": state.best_epoch, "best_metrics": state.best.metrics}
-    run.reporter.end(epoch=state.last_epoch, step=state.step, **values, test_metrics=test and test.metrics)
     for name in ("best", "last"):
         checkpoint.keep(output_dir / name, num_earlier=0)
+    values = {"best_epoch": state.best_epoch, "best_metrics": state.best.metrics}
+    run.reporter.end(epoch=state.last_epoch, step=state.step, **values, test_metrics=test and test.metrics)
     tables = [results_table(state.best, splits.labels, f"\nValidation, epoch {state.best_epoch}:")]
     if test is not None:
         tables.append(results_table(test, splits.labels, "\nTest, the same checkpoint:"))

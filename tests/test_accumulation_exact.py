@@ -1,5 +1,7 @@
 """n micro-batches give the update of one big batch: the real loop against plain torch in fp64, over generated cases."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,13 @@ from transformers import get_linear_schedule_with_warmup
 from audioclf.accumulate import num_windows
 from audioclf.collate import Collator
 from audioclf.config import TrainConfig
+from audioclf.interrupt import Interrupt
 from audioclf.loaders import make_loader
 from audioclf.models.classifier import build_classifier, build_loss
 from audioclf.models.frontend import min_samples
 from audioclf.run import Run, _optimizer
 from audioclf.sampling import LengthBucketSampler
-from audioclf.training import _loop
+from audioclf.training import _epoch
 
 LABELS = ["a", "b", "c"]
 CPU = torch.device("cpu")
@@ -63,8 +66,6 @@ class Recorder:
 
     def advance(self) -> None: ...
 
-    def epoch(self, **row) -> None: ...
-
 
 def collate(items: list[dict]) -> dict:
     batch = Collator(do_normalize=False, padding_value=0.0, min_samples=min_samples(CONFIG))(items)
@@ -78,12 +79,7 @@ def model() -> torch.nn.Module:
 
 def ours(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> tuple[list[dict], torch.nn.Module]:
     trained, recorder = model(), Recorder()
-    loaders = {
-        "train": make_loader(clips, collate, batch_size=config.batch_size, seed=0, num_workers=0, pin_memory=False),
-        "valid": make_loader(
-            Clips(1, np.random.default_rng(1)), collate, batch_size=1, seed=None, num_workers=0, pin_memory=False
-        ),
-    }
+    loader = make_loader(clips, collate, batch_size=config.batch_size, seed=0, num_workers=0, pin_memory=False)
     run = Run(
         config=config,
         device=CPU,
@@ -93,13 +89,17 @@ def ours(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> tuple[list
         class_weights=weights,
         optimizer=_optimizer(trained, config, CPU),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
-        loaders=loaders,
-        num_steps=config.num_epochs * num_windows(len(loaders["train"]), config.gradient_accumulation_steps),
+        loaders={"train": loader},
+        num_steps=config.num_epochs * num_windows(len(loader), config.gradient_accumulation_steps),
         reporter=recorder,
-        save=lambda *_: None,
+        output_dir=Path("nothing is saved"),
+        extractor=None,
+        metadata={},
         notes=(),
     )
-    _loop(run)
+    for _ in range(config.num_epochs):
+        _epoch(run, Interrupt())
+        run.state.next_epoch()
     assert run.state.step == run.num_steps
     return recorder.steps, trained
 

@@ -16,8 +16,9 @@ from audioclf.models import attention as attention_module
 from audioclf.models.attention import attention, use_own_attention
 from audioclf.models.classifier import build_classifier, build_loss
 from audioclf.models.dropout import dropped_positions
+from audioclf.run import State
 from audioclf.runtime import autocast
-from audioclf.training import _backward
+from audioclf.step import backward
 
 
 def qkv(batch=2, heads=3, frames=11, size=4, dtype=torch.float64):
@@ -135,7 +136,9 @@ class TestEncoder:
         batch["attention_mask"] = (torch.arange(16_000) < lengths[:, None]).long()
         run = SimpleNamespace(model=model, device=meta, precision="fp32", loss=build_loss("cross_entropy", config))
         run.scaler, run.class_weights = torch.amp.GradScaler("cpu", enabled=False), torch.ones(2, device=meta)
-        (share,) = _backward(run, [batch])
+        run.state, run.optimizer = State(), torch.optim.AdamW(model.parameters())
+        run.loaders = {"train": SimpleNamespace(dataset=SimpleNamespace(names=["a.wav", "b.wav"]))}
+        (share,) = backward(run, [batch])
         grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for value in (share, grad_norm):
             with pytest.raises(RuntimeError, match="meta"):

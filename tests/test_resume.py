@@ -1,5 +1,6 @@
 """Resuming: a run cut anywhere ends with the very bits of a run that was not."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config, write_tone
-from faults.harness import everything, without_time
+from faults.harness import everything, left_over, without_time
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import audioclf
-from audioclf import CheckpointError, ConfigError, resume
+from audioclf import CheckpointError, ConfigError, checkpoint, resume
 
 
 class CutAfter:
@@ -85,9 +86,30 @@ class TestExactness:
         assert without_time(result.history) == without_time(hard_run.history)
         assert (result.best_metrics, result.best_epoch) == (hard_run.best_metrics, hard_run.best_epoch)
         assert result.test_metrics == hard_run.test_metrics
-        assert {path.name for path in result.output_dir.iterdir()} == {
-            *("best", "last", "tensorboard", "history.jsonl", "config.json", ".lock")
-        }
+        assert not left_over(result.output_dir)
+
+    @pytest.mark.parametrize(("module", "name"), [(resume, "save_best"), (resume, "save_last"), (checkpoint, "keep")])
+    def test_interrupted_while_files_are_written(self, hard_run, tones, quick, tmp_path, monkeypatch, module, name):
+        """At each call of the function, until the run is done; the one that follows the last epoch's included."""
+        real, options = getattr(module, name), {**quick, **HARD, "output_dir": tmp_path / "out", "resume": True}
+        cut_after.cut(None)
+        at = calls = 0
+
+        def with_a_signal(*arguments, **more):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                signal.raise_signal(signal.SIGINT)
+            real(*arguments, **more)
+
+        monkeypatch.setattr(module, name, with_a_signal)
+        result = None
+        while result is None:
+            at, calls = at + 1, 0
+            with contextlib.suppress(KeyboardInterrupt):
+                result = audioclf.train(tones, **options)
+        assert everything(result.output_dir) == everything(hard_run.output_dir)
+        assert not left_over(result.output_dir)
 
     @pytest.mark.parametrize("workers", [(2, 0), (0, 2)])
     def test_with_other_workers(self, hard_run, tones, quick, tmp_path, workers):
@@ -358,8 +380,6 @@ class TestDamage:
         assert result.best_epoch == 3
 
     def test_a_state_of_another_kind(self, run, tones):
-        from audioclf import checkpoint
-
         last = Path(run["output_dir"]) / "last"
 
         def fill(folder):

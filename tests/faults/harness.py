@@ -6,6 +6,7 @@ import os
 import resource as limits
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,14 @@ def ended(process: multiprocessing.Process) -> int:
         process.kill()
         raise AssertionError(f"stuck for {PATIENCE_SECONDS} s")
     return process.exitcode
+
+
+def seconds_of(function: Callable, *arguments: Any) -> float:
+    """Seconds of a child that has to end well; the server it comes from has imported all by then."""
+    assert ended(child(int)) == 0
+    began = time.monotonic()
+    assert ended(child(function, *arguments)) == 0
+    return time.monotonic() - began
 
 
 def copy_of(output_dir: Path, to: Path) -> Path:
