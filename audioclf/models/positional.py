@@ -64,9 +64,9 @@ def _outputs(hidden: Tensor, weight: Tensor, padding: int) -> Tensor:
     """(B, C, T) and (D, C, K) to (B, D, T)."""
     num_frames = hidden.shape[-1] + 2 * padding - weight.shape[-1] + 1
     size, new, count = _blocks(num_frames, weight.shape[-1])
-    taps = torch.fft.rfft(weight, size).permute(2, 1, 0)  # (S, C, D)
     # The conjugate, as "convolution" in networks is a correlation.
-    spectra = _spectra(hidden, padding, size, new, count) @ taps.conj()
+    taps = torch.fft.rfft(weight, size).permute(2, 1, 0).conj().resolve_conj().contiguous()  # (S, C, D)
+    spectra = _spectra(hidden, padding, size, new, count) @ taps
     blocks = torch.fft.irfft(spectra.permute(1, 2, 0), size)[..., :new]  # (B * J, D, H)
     return blocks.unflatten(0, (-1, count)).transpose(1, 2).flatten(2)[..., :num_frames]
 
@@ -77,10 +77,10 @@ def _gradients(hidden: Tensor, weight: Tensor, grad: Tensor, padding: int) -> tu
     grad = functional.pad(grad, (0, count * new - grad.shape[-1])).unflatten(-1, (count, new))
     # Transforms err by a share of the largest gradient, also where a far tap's is next to zero; Adam, which divides by
     # the gradient's size, would make steps of that. In fp64 nothing of it is left.
-    grads = torch.fft.rfft(grad.double(), size).permute(3, 0, 2, 1).flatten(1, 2)  # (S, B * J, D)
-    products = grads.conj().transpose(1, 2) @ _spectra(hidden.double(), padding, size, new, count)
+    grads = torch.fft.rfft(grad.double(), size).permute(3, 0, 2, 1).flatten(1, 2).contiguous()
+    products = grads.conj().resolve_conj().transpose(1, 2) @ _spectra(hidden.double(), padding, size, new, count)
     of_weight = torch.fft.irfft(products.permute(1, 2, 0), size)[..., : weight.shape[-1]]
-    taps = torch.fft.rfft(weight, size).permute(2, 0, 1)  # (S, D, C)
+    taps = torch.fft.rfft(weight, size).permute(2, 0, 1).contiguous()  # (S, D, C)
     blocks = torch.fft.irfft((grads.to(taps.dtype) @ taps).permute(1, 2, 0), size)  # (B * J, C, N)
     blocks = blocks.unflatten(0, (-1, count)).transpose(1, 2)
     # The part of a block beyond its new samples, K - 1 of them, belongs to the next one's.
@@ -101,4 +101,4 @@ def _spectra(hidden: Tensor, padding: int, size: int, new: int, count: int) -> T
     """Spectra (S, B * J, C) of the overlapping blocks of (B, C, T): frequencies first, for a matrix product each."""
     after = (count - 1) * new + size - padding - hidden.shape[-1]
     blocks = functional.pad(hidden, (padding, after)).unfold(-1, size, new)
-    return torch.fft.rfft(blocks).permute(3, 0, 2, 1).flatten(1, 2)
+    return torch.fft.rfft(blocks).permute(3, 0, 2, 1).flatten(1, 2).contiguous()
