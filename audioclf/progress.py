@@ -1,8 +1,10 @@
 """What a run tells: progress bar, TensorBoard, history.jsonl, and the tables at the end."""
 
+import contextlib
 import json
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,23 @@ class Reporter:
             except OSError as error:
                 self._board = None
                 self.say(f"TensorBoard's file cannot be written ({error.strerror or error}); its plots end here.")
+
+
+@contextlib.contextmanager
+def board_errors_told_once() -> Iterator[None]:
+    """Inside, what ends TensorBoard's own thread is not printed by Python too; `Reporter` tells it in a sentence."""
+    before = threading.excepthook
+
+    def hook(ended: Any) -> None:
+        of_the_board = type(ended.thread).__module__.startswith("tensorboard.")
+        if not (of_the_board and issubclass(ended.exc_type, OSError)):
+            before(ended)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def confusion_figure(confusion: np.ndarray, labels: Sequence[str]) -> Any:

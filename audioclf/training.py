@@ -23,7 +23,7 @@ from .loaders import prefetch, worker_deaths_told
 from .memory import memory_limit
 from .models.backbone import load_feature_extractor
 from .models.classifier import build_classifier, freeze, load_classifier, place
-from .progress import results_table
+from .progress import board_errors_told_once, results_table
 from .run import Run, output_folder, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
 from .step import backward, check_finite, set_learning_rate, update
@@ -117,7 +117,7 @@ def _run(
         _announce(run, splits, decoded, saved)
         if saved is not None:
             resume.restore(run, saved)
-        with worker_deaths_told():
+        with worker_deaths_told(), board_errors_told_once():
             _loop(run, interrupt)
             return _finish(run, splits, output_dir)
     finally:

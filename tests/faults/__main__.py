@@ -6,6 +6,7 @@ prints its figures; the first thing that does not hold ends it with a traceback.
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it would be ignored
     figures = {}
     for row in options.rows:
         began = time.monotonic()

@@ -55,6 +55,7 @@ def resume_after_every_step(workspace: Path, data: Path, quick: bool) -> dict[st
         cut_after.cut(0)
         uncut = audioclf.train(data, **options(workspace, f"uncut {number}", **more))
         cut = options(workspace, f"cut {number}", **more, resume=True)
+        before = resumed
         while True:
             cut_after.cut(1)
             # Every other time by another number of workers, which must not matter.
@@ -64,6 +65,7 @@ def resume_after_every_step(workspace: Path, data: Path, quick: bool) -> dict[st
                 break
             except KeyboardInterrupt:
                 resumed += 1
+        assert resumed - before >= sum(row["event"] == "step" for row in uncut.history), "not cut after every step"
         if everything(result.output_dir) != everything(uncut.output_dir):
             raise AssertionError(f"differs: {more}")
     return {"configurations": len(grid), "resumed": resumed, "bit-identical ends": len(grid)}
