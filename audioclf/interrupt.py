@@ -34,9 +34,12 @@ class Interrupt:
                     self._earlier[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, _type: Any, error: BaseException | None, _traceback: Any) -> None:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
+        # Python makes another exception of it in some places: while a class is created, during an import.
+        if self.requested is not None and isinstance(error, Exception) and _came_of_a_signal(error):
+            raise _exception(self.requested) from error
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -58,3 +61,9 @@ class Interrupt:
 
 def _exception(number: int) -> BaseException:
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _came_of_a_signal(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+        error = error.__cause__ or error.__context__
+    return error is not None

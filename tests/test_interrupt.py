@@ -134,3 +134,29 @@ def test_another_thread_is_left_alone(earlier):
     thread.join()
     assert seen == [(None, earlier[0])]
     assert signal.getsignal(signal.SIGINT) is earlier[0]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_python_makes_of_it_is_the_interrupt_again(number):
+    """Up to Python 3.11 an exception in `__set_name__`, so in many an import, comes out as a RuntimeError."""
+
+    class Signals:
+        def __set_name__(self, owner, name):
+            try:
+                signal.raise_signal(number)
+            except BaseException as error:
+                raise RuntimeError("Error calling __set_name__") from error
+
+    with pytest.raises(RAISED[number]) as caught, Interrupt():
+        type("Imported", (), {"attribute": Signals()})
+    assert number == signal.SIGINT or caught.value.code == 143
+
+
+def test_an_error_of_its_own_stays():
+    def work(interrupt):
+        with interrupt.deferred():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("another")
+
+    with pytest.raises(ValueError, match="another"), Interrupt() as interrupt:
+        work(interrupt)
