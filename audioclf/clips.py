@@ -186,9 +186,11 @@ def _notes(store: cache.ArrayStore, examples: Sequence[Example]) -> list[str]:
     reasons = list(store.errors.values())
     if reasons:
         notes.append(f"{len(reasons)} of {len(examples)} clips cannot be used and are set aside:\n{_listing(reasons)}")
-    if store.silent:
-        names = ", ".join(repr(examples[i].name) for i in store.silent[:NUM_NAMED])
-        notes.append(f"{len(store.silent)} clip(s) are silent from start to end (they are kept): {names}.")
+    if store.flat:
+        names = ", ".join(repr(examples[i].name) for i in store.flat[:NUM_NAMED])
+        notes.append(
+            f"{len(store.flat)} clip(s) are silent, or one constant, from start to end (they are kept): {names}."
+        )
     return notes
 
 

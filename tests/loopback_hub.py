@@ -30,6 +30,7 @@ class LoopbackHub(ThreadingHTTPServer):
     Attributes:
         requests: (method, path) of what was asked of the hub.
         strays: Hosts of what was meant for others.
+        tokens: What callers identified themselves by.
         faults: `"500"` (every answer is an error) or `"cut"` (files break off half-way), by the repository's id.
     """
 
@@ -41,6 +42,7 @@ class LoopbackHub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.requests: list[tuple[str, str]] = []
         self.strays: list[str] = []
+        self.tokens: set[str | None] = set()
         self.faults: dict[str, str] = {}
 
     def env(self, home: Path) -> dict[str, str]:
@@ -99,6 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.strays.append(url.netloc)
             return self._fail(403, "Forbidden")
         self.server.requests.append((self.command, unquote(url.path)))
+        self.server.tokens.add(self.headers.get("Authorization"))
         if match := FILE.fullmatch(unquote(url.path)):
             kind = "datasets" if match["datasets"] else "models"
             if self._known(kind, match["repo"], match["revision"]):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from audioclf import DatasetError
-from audioclf.datasets.archive import unpack
+from audioclf.datasets.archive import LOCK_FILE, unpack
 
 GOOD = {"genres/blues/blues.00000.wav": b"RIFF one", "genres/rock/ro ck.wav": b"RIFF two" * 5000, "읽기.txt": b""}
 LIMIT = 10**7
@@ -41,7 +41,14 @@ def good(path: Path, mode: str = "w:gz") -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """What lies below, but for the lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK_FILE]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def unpacked(place: Path) -> list[Path]:
+    """All that lies there but the lock."""
+    return [entry for entry in place.iterdir() if entry.name != LOCK_FILE]
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def test_a_good_archive(tmp_path, place, ending, mode):
     folder = unpack(good(tmp_path / f"x.{ending}", mode), place, LIMIT)
     assert folder.parent == place
     assert tree(folder) == GOOD
-    assert [entry.name for entry in place.iterdir()] == [folder.name]
+    assert unpacked(place) == [folder]
 
 
 def test_folders_dots_and_long_names(tmp_path, place):
@@ -135,7 +142,7 @@ def test_hostile_members(tmp_path, place, case):
     with pytest.raises(DatasetError, match=re.escape(f"x.tar.gz' holds {evil[0].name.rstrip('/')!r}, {sentence}")):
         unpack(archive, place, LIMIT)
     assert tree(tmp_path) == before
-    assert not list(place.iterdir())
+    assert not unpacked(place)
     assert not Path("/canary").exists()
 
 
@@ -154,7 +161,7 @@ def test_a_bomb_is_met_by_its_header(tmp_path, place):
         file.write(info.tobuf() + bytes(1000))
     with pytest.raises(DatasetError, match=r"'zeros\.wav', which makes it more than 4\.0 GiB unpacked"):
         unpack(path, place, 4 * 2**30)
-    assert not list(place.iterdir())
+    assert not unpacked(place)
 
 
 def test_exactly_the_limit_is_allowed(tmp_path, place):
@@ -187,7 +194,7 @@ def test_damaged_archives(tmp_path, place, mode, how):
     archive.write_bytes(DAMAGE[how](archive.read_bytes()))
     with pytest.raises(DatasetError, match=r"(?s)x\.tar\.gz' cannot be unpacked \(.*\); fetch it again\.$"):
         unpack(archive, place, LIMIT)
-    assert not list(place.iterdir())
+    assert not unpacked(place)
 
 
 def test_what_is_no_archive_is_refused_in_one_line(tmp_path, place):
@@ -206,6 +213,15 @@ def test_after_a_failure_a_good_copy_unpacks(tmp_path, place):
     assert tree(unpack(archive, place, LIMIT)) == GOOD
 
 
+def test_what_a_killed_process_left_goes(tmp_path, place):
+    archive = good(tmp_path / "x.tar.gz")
+    folder = unpack(archive, place, LIMIT)
+    folder.rename(place / f".{folder.name}.partial")
+    (place / f".{folder.name}.partial" / "half.wav").write_bytes(b"ha")
+    assert tree(unpack(archive, place, LIMIT)) == GOOD
+    assert unpacked(place) == [folder]
+
+
 def test_two_processes_at_once(tmp_path, place):
     """Both get the whole folder, and there is one."""
     content = random.Random(1).randbytes(20_000)
@@ -220,6 +236,6 @@ def test_two_processes_at_once(tmp_path, place):
         racer.stdin.close()
     said = {racer.stdout.read() for racer in racers}
     assert [racer.wait() for racer in racers] == [0, 0, 0]
-    (folder,) = place.iterdir()
+    (folder,) = unpacked(place)
     assert said == {f"{folder} 300\n"}
     assert set(tree(folder).values()) == {content}

@@ -145,7 +145,7 @@ def test_errors_and_silence_are_recorded(tmp_path):
     for _ in range(2):  # the second opens what the first wrote
         store = build(tmp_path, decode)
         assert store.errors == {i: f"'clip {i}': is \"broken\" 음악;\nreally." for i in (4, 29)}
-        assert store.silent == (7,)
+        assert store.flat == (7,)
         assert [int(store.lengths[i]) for i in (4, 7, 29)] == [0, 20, 0]
         np.testing.assert_array_equal(store.array(7), np.zeros(20))
         np.testing.assert_array_equal(store.array(5), clip(5))

@@ -20,6 +20,7 @@ def write(path, content="noise", seconds=0.02) -> str:
     samples = {
         "noise": np.random.default_rng(len(path.name)).uniform(-0.5, 0.5, round(seconds * RATE)),
         "silence": np.zeros(round(seconds * RATE)),
+        "constant": np.full(round(seconds * RATE), -0.25),
         "ramp": (1 + np.arange(round(seconds * RATE))) / 2**20,
     }
     if content == "broken":
@@ -171,12 +172,15 @@ def test_class_without_a_readable_training_clip(tmp_path):
         decode(tmp_path, examples, bad_audio="skip")
 
 
-def test_silent_clips_are_kept_and_named(tmp_path):
-    examples = splits_of(tmp_path, ["silence", "noise", "silence", "noise"])
-    decoded = decode(tmp_path, examples)
+@pytest.mark.parametrize("rate", [RATE, 22_050])
+def test_clips_without_sound_are_kept_and_named(tmp_path, rate):
+    """Also where resampling lets a constant swing in and out."""
+    examples = splits_of(tmp_path, ["silence", "noise", "constant", "ramp"], seconds=0.2)
+    decoded = decode(tmp_path, examples, sampling_rate=rate)
     assert len(decoded.parts["train"]) == 4
     (note,) = decoded.notes
-    assert re.fullmatch(r"2 clip\(s\) are silent from start to end \(they are kept\): (.+)\.", note)
+    words = r"2 clip\(s\) are silent, or one constant, from start to end \(they are kept\): (.+)\."
+    assert re.fullmatch(words, note)
     assert examples[0].audio in note
     assert examples[2].audio in note
 

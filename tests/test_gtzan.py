@@ -94,10 +94,10 @@ def test_folder_layouts(genres, tmp_path, place):
 def test_archive_and_the_folder_that_holds_it(archive, tmp_path):
     splits = load_dataset("gtzan", root=archive, cache_dir=tmp_path)
     check_random(splits)
-    (folder,) = (tmp_path / "gtzan").iterdir()
+    (folder,) = (tmp_path / "gtzan").glob("[!.]*")
     inode = folder.stat().st_ino
     assert load_dataset("gtzan", root=archive.parent, cache_dir=tmp_path) == splits
-    assert [(entry.name, entry.stat().st_ino) for entry in (tmp_path / "gtzan").iterdir()] == [(folder.name, inode)]
+    assert [(entry.name, entry.stat().st_ino) for entry in (tmp_path / "gtzan").glob("[!.]*")] == [(folder.name, inode)]
 
 
 def test_what_is_unpacked_already_goes_before_the_archive(genres, tmp_path):

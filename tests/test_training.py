@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import loopback_hub
 import numpy as np
 import pytest
 import torch
@@ -564,3 +566,27 @@ def _big_batch_reference(tones: Path, options: dict, epochs: int) -> dict:
             if name.startswith(ours):
                 state[theirs + name.removeprefix(ours)] = value
     return {"steps": steps, "weights": state}
+
+
+def test_the_hub_s_token_stays_with_the_client(trained, tones, tmp_path):
+    """It reaches the hub, and no file, message or checkpoint of a run."""
+    shutil.copytree(trained.checkpoint_dir, tmp_path / "hub" / "models" / "user" / "tones")
+    token = "hf_" + "canary" * 6
+    with loopback_hub.serve(tmp_path / "hub") as hub:
+        said = ""
+        for model, status in (("user/tones", 0), ("user/absent", 2)):
+            command = ["train", str(tones), "--model", model, "--num-epochs", "1", "--device", "cpu"]
+            command += ["--output-dir", str(tmp_path / model), "--cache-dir", str(tmp_path / "cache")]
+            run = subprocess.run(
+                [sys.executable, "-m", "audioclf", *command],
+                env=hub.env(tmp_path / "home") | {"HF_TOKEN": token},
+                capture_output=True,
+                text=True,
+            )
+            assert run.returncode == status, run.stderr
+            said += run.stdout + run.stderr
+    assert hub.tokens == {f"Bearer {token}"}
+    assert token not in said
+    written = [path for part in ("user", "cache") for path in (tmp_path / part).rglob("*") if path.is_file()]
+    assert len(written) > 10
+    assert not [path for path in written if token.encode() in path.read_bytes()]

@@ -2,18 +2,19 @@
 
 import hashlib
 import lzma
-import os
 import re
 import shutil
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
 
 from ..errors import DatasetError
 
 MAX_MEMBERS = 1_000_000
 COPY_BYTES = 1 << 20
+LOCK_FILE = ".lock"
 
 
 def unpack(archive: str | Path, into: str | Path, max_bytes: int) -> Path:
@@ -37,21 +38,26 @@ def unpack(archive: str | Path, into: str | Path, max_bytes: int) -> Path:
     folder = Path(into) / key
     if folder.is_dir():
         return folder
-    Path(into).mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=into))
     try:
-        _unpack_members(archive, partial, max_bytes)
-        try:
-            os.replace(partial, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was quicker, with the same content
-                raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(LOCK_FILE)):
+            if not folder.is_dir():  # else another process was quicker
+                _unpack_whole(archive, folder, max_bytes)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         reason = str(error).split("\n")[0]
         raise DatasetError(f"{str(archive)!r} cannot be unpacked ({reason}); fetch it again.") from error
+    return folder
+
+
+def _unpack_whole(archive: Path, folder: Path, max_bytes: int) -> None:
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    try:
+        partial.mkdir()
+        _unpack_members(archive, partial, max_bytes)
+        partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def _unpack_members(archive: Path, folder: Path, max_bytes: int) -> None:
