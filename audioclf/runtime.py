@@ -69,6 +69,12 @@ def at_least_fp32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def product_dtype(values: Tensor) -> torch.dtype:
+    """Type of a layer's output for these values: autocast's where it is on."""
+    device = values.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else values.dtype
+
+
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy (SpecAugment draws from it) and torch on every device."""
     random.seed(seed)

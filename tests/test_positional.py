@@ -105,10 +105,37 @@ def test_few_frames_keep_torch_s():
 
 
 @pytest.mark.usefixtures("fft_for_few_frames")
-def test_half_precision_keeps_torch_s():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype, monkeypatch):
+    """Computed in fp32, rounded once: no farther from the exact result than torch's own, in autocast's type."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    torch.manual_seed(0)
+    exact = AutoModel.from_config(tiny_config()).encoder.pos_conv_embed.conv
+    ours, theirs = copy.deepcopy(exact), copy.deepcopy(exact)
+    ours.forward = MethodType(_forward, ours)
+    values = torch.randn(2, 32, 200).to(dtype)
+    reference = exact.double()(values.double())
+    reference.square().mean().backward()
+    errors = []
+    for convolution in (ours, theirs):
+        with torch.autocast("cpu", dtype=dtype):
+            out = convolution(values)
+        assert out.dtype == dtype
+        out.double().square().mean().backward()
+        gradient = convolution.parametrizations.weight.original1.grad
+        expected = exact.parametrizations.weight.original1.grad
+        errors.append([(out - reference).abs().max(), (gradient - expected).abs().max()])
+    for ours_is_off, theirs_is_off in zip(*errors, strict=True):
+        assert ours_is_off <= 1.01 * theirs_is_off
+
+
+@pytest.mark.usefixtures("fft_for_few_frames")
+@pytest.mark.parametrize(("dtype", "same"), [(torch.bfloat16, True), (torch.float16, False)])
+def test_bf16_with_amx_keeps_torch_s(dtype, same, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     torch.manual_seed(0)
     reference = AutoModel.from_config(tiny_config())
     fast = copy.deepcopy(reference)
     use_fft_positions(fast)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(*(model(torch.ones(1, 4000)).last_hidden_state for model in (reference, fast)))
+    with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+        assert torch.equal(*(model(torch.ones(1, 4000)).last_hidden_state for model in (reference, fast))) is same

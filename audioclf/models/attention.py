@@ -97,7 +97,8 @@ class _DropoutAttention(torch.autograd.Function):
         parts = _parts(query, ctx.lengths)
         for part, weights, positions, values in zip(parts, kept[::3], kept[1::3], kept[2::3], strict=True):
             g = grad[part] * (1 / (1 - ctx.p))
-            d_value[part] = weights.mT @ g
+            # Written so that no matrix (F, F) is transposed, which is a copy of it in half precision.
+            d_value[part] = (g.mT @ weights).mT
             d_weights = g @ value[part].mT
             d_weights.view(-1).index_fill_(0, positions, 0.0)
             # The softmax's own backward pass needs the weights as they were before some were dropped.
@@ -105,7 +106,7 @@ class _DropoutAttention(torch.autograd.Function):
             whole.view(-1).index_copy_(0, positions, values)
             d_scores = torch.ops.aten._softmax_backward_data(d_weights, whole, -1, whole.dtype)
             d_query[part] = d_scores @ key[part] * ctx.scaling
-            d_key[part] = d_scores.mT @ query[part] * ctx.scaling
+            d_key[part] = (query[part].mT @ d_scores).mT * ctx.scaling
         return d_query, d_key, d_value, None, None, None
 
 

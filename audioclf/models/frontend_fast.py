@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from ..runtime import at_least_fp32
+from ..runtime import at_least_fp32, product_dtype
 
 TILE_ROWS = 2048
 """Rows of output computed at a time: large enough for a product's full speed, small enough for the cache."""
@@ -53,9 +53,8 @@ def encode_packed(feature_extractor: nn.Module, input_values: Tensor, num_sample
     They are in autocast's type where it is on, and so are the products of all layers but the first, whose ten inputs
     cost nothing in fp32; statistics are never in half precision.
     """
-    device = input_values.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input_values.dtype
-    with torch.autocast(device, enabled=False):
+    dtype = product_dtype(input_values)
+    with torch.autocast(input_values.device.type, enabled=False):
         return _encode_packed(feature_extractor, input_values, num_samples, dtype)
 
 
