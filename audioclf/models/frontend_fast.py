@@ -13,7 +13,8 @@ Three ideas, each exact:
    the layer's weights.
 
 Between two layers lies the pre-activation z; GELU is applied tile by tile on the way into the next product, while the
-tile is in the cache, and made anew in the backward pass.
+tile is in the cache, and made anew in the backward pass. So is the z of a folded first layer, which is as large as
+those of all others together and costs next to nothing: it never exists as a whole.
 
 Shapes: B batch, T samples, R rows (frames of all slots of a layer), F frames, K channels, W samples of a window.
 """
@@ -35,6 +36,8 @@ TILE_ROWS = 2048
 
 def applies(feature_extractor: nn.Module) -> bool:
     """Whether the fast form can compute this CNN: GELU, kernels of one to two strides, the known norms."""
+    if len(feature_extractor.conv_layers) < 2:
+        return False
     for layer in feature_extractor.conv_layers:
         (kernel,), (stride,) = layer.conv.kernel_size, layer.conv.stride
         norm = getattr(layer, "layer_norm", None)
@@ -59,21 +62,21 @@ def encode_packed(feature_extractor: nn.Module, input_values: Tensor, num_sample
 
 
 def _encode_packed(cnn: nn.Module, input_values: Tensor, num_samples: Tensor, dtype: torch.dtype) -> Tensor:
-    first, *rest = cnn.conv_layers
+    first, second, *rest = cnn.conv_layers
     total_stride = math.prod(layer.conv.stride[0] for layer in cnn.conv_layers)
     samples = num_samples.tolist()
     slots = [-(-n // total_stride) * total_stride for n in samples]
     signal = torch.cat(
         [functional.pad(row[:n], (0, slot - n)) for row, n, slot in zip(input_values, samples, slots, strict=True)]
     )
-    frames = [_num_outputs(first, n) for n in samples]  # a clip's own, of the layer under way
-    hidden = _first_layer(first, signal, frames, [slot // first.conv.stride[0] for slot in slots], dtype)
+    lengths = [_num_outputs(first, n) for n in samples]
+    hidden = _first_two(first, second, signal, lengths, [slot // first.conv.stride[0] for slot in slots], dtype)
     for layer in rest:
-        hidden = _GeluConv.apply(hidden, layer.conv.weight, layer.conv.stride[0])
-        hidden = _bias_and_norm(layer, hidden)
-        frames = [_num_outputs(layer, n) for n in frames]
+        hidden = _bias_and_norm(layer, _GeluConv.apply(hidden, layer.conv.weight, layer.conv.stride[0]))
+    for layer in (second, *rest):
+        lengths = [_num_outputs(layer, n) for n in lengths]
     parts = hidden.split([slot // total_stride for slot in slots])
-    own = [part[:n] for part, n in zip(parts, frames, strict=True)]
+    own = [part[:n] for part, n in zip(parts, lengths, strict=True)]
     return functional.gelu(pad_sequence(own, batch_first=True))
 
 
@@ -81,21 +84,28 @@ def _num_outputs(layer: nn.Module, length: int) -> int:
     return (length - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
 
 
-def _first_layer(layer: nn.Module, signal: Tensor, lengths: list[int], rows: list[int], dtype: torch.dtype) -> Tensor:
-    """Normalised pre-activations (R, K): so many rows for each clip, of which `lengths` are its own."""
-    (kernel,), (stride,) = layer.conv.kernel_size, layer.conv.stride
+def _first_two(
+    first: nn.Module, second: nn.Module, signal: Tensor, lengths: list[int], rows: list[int], dtype: torch.dtype
+) -> Tensor:
+    """Pre-activations (R, K) of the second layer.
+
+    The first one has so many rows for each clip, of which `lengths` are its own.
+    """
+    (kernel,), (stride,) = first.conv.kernel_size, first.conv.stride
     windows = functional.pad(signal, (0, kernel - stride)).unfold(0, kernel, stride).contiguous()  # (R, W)
-    weight = layer.conv.weight[:, 0]
-    if not isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm):
-        return _bias_and_norm(layer, functional.linear(windows, weight).to(dtype))
-    parts = windows.split(rows)
-    for part, length in zip(parts, lengths, strict=True):
-        # Windows that reach into the next clip are never read, but scaled for this one they could overflow fp16, and
-        # infinity times their gradient of zero would be NaN.
-        part[length:] = 0.0
-    own = [part[:length] for part, length in zip(parts, lengths, strict=True)]
-    folded, shift = fold_group_norm(weight, layer.layer_norm, own)
-    return _FoldedConv.apply(windows, folded, shift, rows, dtype)
+    weight, taps, step = first.conv.weight[:, 0], second.conv.weight, second.conv.stride[0]
+    if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
+        parts = windows.split(rows)
+        for part, length in zip(parts, lengths, strict=True):
+            # Windows that reach into the next clip are never read, but scaled for this one they could overflow fp16,
+            # and infinity times their gradient of zero would be NaN.
+            part[length:] = 0.0
+        own = [part[:length] for part, length in zip(parts, lengths, strict=True)]
+        folded, shift = fold_group_norm(weight, first.layer_norm, own)
+        hidden = _FoldedConvs.apply(windows, folded, shift, taps, step, rows, dtype)
+    else:
+        hidden = _GeluConv.apply(_bias_and_norm(first, functional.linear(windows, weight).to(dtype)), taps, step)
+    return _bias_and_norm(second, hidden)
 
 
 def fold_group_norm(weight: Tensor, norm: nn.GroupNorm, windows: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -128,32 +138,50 @@ def _bias_and_norm(layer: nn.Module, hidden: Tensor) -> Tensor:
     return hidden
 
 
-class _FoldedConv(torch.autograd.Function):
-    """Windows (R, W) of each clip times the clip's own weights (B, K, W), plus its shift (B, K)."""
+class _FoldedConvs(torch.autograd.Function):
+    """The first two layers: a clip's windows (R, W) times its weights (B, K, W), plus its shift (B, K), and the next.
+
+    The result (R / stride, K') is that of `_GeluConv` on what lies between, which is computed tile by tile, twice.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, windows: Tensor, weight: Tensor, shift: Tensor, rows: list[int], dtype: torch.dtype
+        ctx: Any,
+        windows: Tensor,
+        folded: Tensor,
+        shift: Tensor,
+        weight: Tensor,
+        stride: int,
+        rows: list[int],
+        dtype: torch.dtype,
     ) -> Tensor:
-        ctx.save_for_backward(windows, weight)
-        ctx.rows = rows
-        out = windows.new_empty(len(windows), shift.shape[1], dtype=dtype)
-        for x, y, w, c in zip(windows.split(rows), out.split(rows), weight, shift, strict=True):
-            for part, target in zip(x.split(TILE_ROWS), y.split(TILE_ROWS), strict=True):
-                target.copy_(torch.addmm(c, part, w.t()))
+        ctx.save_for_backward(windows, folded, shift, weight)
+        ctx.stride, ctx.rows, ctx.dtype = stride, rows, dtype
+        here, after = _taps(weight, stride, dtype)
+        out = windows.new_empty(len(windows) // stride, len(weight), dtype=dtype)
+        targets = out.split([count // stride for count in rows])
+        for x, w, c, target in zip(windows.split(rows), folded, shift, targets, strict=True):
+            for start in range(0, len(target), TILE_ROWS):
+                groups = _folded_tile(x, w, c, start, stride, dtype)
+                _convolve_tile(groups, target[start : start + TILE_ROWS], here, after)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        windows, weight = ctx.saved_tensors
-        d_weight, d_shift = torch.zeros_like(weight), weight.new_zeros(weight.shape[:2])
-        for i, (x, g) in enumerate(zip(windows.split(ctx.rows), grad.split(ctx.rows), strict=True)):
-            for part, g_part in zip(x.split(TILE_ROWS), g.split(TILE_ROWS), strict=True):
-                g_part = g_part.to(weight.dtype)
-                d_weight[i].addmm_(g_part.t(), part)
-                d_shift[i] += g_part.sum(dim=0)
-        return None, d_weight, d_shift, None, None
+        windows, folded, shift, weight = ctx.saved_tensors
+        here, after = _taps(weight, ctx.stride, ctx.dtype)
+        d_folded, d_shift = torch.zeros_like(folded), torch.zeros_like(shift)
+        d_here, d_after = _sums_like(here), _sums_like(after)
+        grads = grad.split([count // ctx.stride for count in ctx.rows])
+        for i, (x, g) in enumerate(zip(windows.split(ctx.rows), grads, strict=True)):
+            for start in range(0, len(g), TILE_ROWS):
+                groups = _folded_tile(x, folded[i], shift[i], start, ctx.stride, ctx.dtype)
+                d_z = _tile_gradient(groups, g, start, here, after, d_here, d_after)
+                d_z = d_z.view(-1, folded.shape[1]).to(folded.dtype)
+                d_folded[i].addmm_(d_z.t(), x[start * ctx.stride :][: len(d_z)])
+                d_shift[i] += d_z.sum(dim=0)
+        return None, d_folded, d_shift, _weight_gradient(d_here, d_after, weight), None, None, None
 
 
 class _GeluConv(torch.autograd.Function):
@@ -167,10 +195,7 @@ class _GeluConv(torch.autograd.Function):
         groups = z.view(-1, stride * z.shape[1])
         out = z.new_empty(len(groups), len(weight))
         for start in range(0, len(out), TILE_ROWS):
-            target = out[start : start + TILE_ROWS]
-            x = functional.gelu(groups[start : start + TILE_ROWS + 1])  # one more: the last row's successor
-            torch.mm(x[: len(target)], here, out=target)
-            target[: len(x) - 1].addmm_(x[1:, : len(after)], after)
+            _convolve_tile(groups[start : start + TILE_ROWS + 1], out[start : start + TILE_ROWS], here, after)
         return out
 
     @staticmethod
@@ -180,20 +205,51 @@ class _GeluConv(torch.autograd.Function):
         here, after = _taps(weight, ctx.stride, z.dtype)
         groups = z.view(-1, ctx.stride * z.shape[1])
         d_groups = torch.empty_like(groups)
-        total = torch.promote_types(z.dtype, torch.float32)  # tiles add up in fp32
-        d_here, d_after = torch.zeros_like(here, dtype=total), torch.zeros_like(after, dtype=total)
+        d_here, d_after = _sums_like(here), _sums_like(after)
         for start in range(0, len(grad), TILE_ROWS):
-            g = grad[start : start + TILE_ROWS]
-            before = grad[max(start - 1, 0) : start + len(g) - 1]  # of the rows whose successors these are
             tile = groups[start : start + TILE_ROWS + 1]
-            x = functional.gelu(tile)
-            d_here += x[: len(g)].t() @ g
-            d_after += x[1:, : len(after)].t() @ g[: len(x) - 1]
-            d_x = g @ here.t()
-            d_x[len(g) - len(before) :, : len(after)].addmm_(before, after.t())
-            d_groups[start : start + len(g)] = torch.ops.aten.gelu_backward(d_x, tile[: len(g)])
-        d_taps = torch.cat([d_here, d_after]).view(weight.shape[2], weight.shape[1], weight.shape[0])
-        return d_groups.view_as(z), d_taps.permute(2, 1, 0).to(weight.dtype).contiguous(), None
+            d_groups[start : start + TILE_ROWS] = _tile_gradient(tile, grad, start, here, after, d_here, d_after)
+        return d_groups.view_as(z), _weight_gradient(d_here, d_after, weight), None
+
+
+def _folded_tile(windows: Tensor, weight: Tensor, shift: Tensor, start: int, stride: int, dtype: torch.dtype) -> Tensor:
+    """Groups of pre-activations (at most TILE_ROWS + 1, stride * K) of one clip, from the group `start` on."""
+    part = windows[start * stride : (start + TILE_ROWS + 1) * stride]
+    return torch.addmm(shift, part, weight.t()).to(dtype).view(-1, stride * len(weight))
+
+
+def _convolve_tile(groups: Tensor, out: Tensor, here: Tensor, after: Tensor) -> None:
+    """Fills `out`, a row a group; `groups` has one more, the last row's successor, unless the signal ends there."""
+    x = functional.gelu(groups)
+    torch.mm(x[: len(out)], here, out=out)
+    out[: len(x) - 1].addmm_(x[1:, : len(after)], after)
+
+
+def _tile_gradient(
+    groups: Tensor, grad: Tensor, start: int, here: Tensor, after: Tensor, d_here: Tensor, d_after: Tensor
+) -> Tensor:
+    """Gradient of a tile's groups, from that of all outputs (R, K'), of which its own begin at `start`.
+
+    The taps' gradients are added to `d_here` and `d_after`.
+    """
+    g = grad[start : start + TILE_ROWS]
+    before = grad[max(start - 1, 0) : start + len(g) - 1]  # of the rows whose successors these are
+    x = functional.gelu(groups)
+    d_here += x[: len(g)].t() @ g
+    d_after += x[1:, : len(after)].t() @ g[: len(x) - 1]
+    d_x = g @ here.t()
+    d_x[len(g) - len(before) :, : len(after)].addmm_(before, after.t())
+    return torch.ops.aten.gelu_backward(d_x, groups[: len(g)])
+
+
+def _sums_like(taps: Tensor) -> Tensor:
+    """Zeros to add up tiles in, never in half precision."""
+    return torch.zeros_like(taps, dtype=torch.promote_types(taps.dtype, torch.float32))
+
+
+def _weight_gradient(d_here: Tensor, d_after: Tensor, weight: Tensor) -> Tensor:
+    taps = torch.cat([d_here, d_after]).view(weight.shape[2], weight.shape[1], weight.shape[0])
+    return taps.permute(2, 1, 0).to(weight.dtype).contiguous()
 
 
 def _taps(weight: Tensor, stride: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
