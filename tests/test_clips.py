@@ -58,7 +58,11 @@ def test_clips_are_what_audio_loads(tmp_path, rate):
         Example(path, "a", "train", start=0.1, end=0.3),
         Example(path, "b", "train", start=0.5),
         Example(write(tmp_path / "v.wav", seconds=0.3), "b", "valid"),
-        Example(AudioSource("row 7", "row-7", lambda: {"array": np.ones(800), "sampling_rate": RATE}), "a", "test"),
+        Example(
+            AudioSource("row 7", "row-7", lambda: {"array": np.linspace(0, 0.9, 800), "sampling_rate": RATE}),
+            "a",
+            "test",
+        ),
     ]
     decoded = decode(tmp_path, examples, sampling_rate=rate)
     assert list(decoded.parts) == ["train", "valid", "test"]
