@@ -112,12 +112,11 @@ def build(
             f"The cache of {KINDS[kind]} in {str(folder)!r} cannot be written ({error.strerror or error}): "
             "free some space or choose another folder with cache_dir."
         ) from error
-    lengths = np.array([row["length"] for row in rows], dtype=np.int64)
     return ArrayStore(
         folder=folder,
         dtype=np.dtype(dtype),
-        offsets=np.cumsum(lengths) - lengths,
-        lengths=lengths,
+        offsets=np.array([row["offset"] for row in rows], dtype=np.int64),
+        lengths=np.array([row["length"] for row in rows], dtype=np.int64),
         errors={index: row["error"] for index, row in enumerate(rows) if "error" in row},
         flat=tuple(index for index, row in enumerate(rows) if row.get("flat")),
     )
@@ -161,7 +160,8 @@ def _complete(
     progress: bool,
 ) -> list[dict[str, Any]]:
     """The rows of all clips, once those that are missing are computed."""
-    rows = _readable_rows(_read_journal(folder, dtype.itemsize), compute)
+    rows = _read_journal(folder, dtype.itemsize)
+    _mend(folder, rows, compute, dtype)
     if len(rows) == num_clips:
         return rows
     missing = range(len(rows), num_clips)
@@ -171,12 +171,36 @@ def _complete(
     return _read_journal(folder, dtype.itemsize)
 
 
-def _readable_rows(rows: list[dict[str, Any]], compute: Callable[[int], np.ndarray]) -> list[dict[str, Any]]:
-    """The rows before the first clip that failed once and can be read now (its permissions, its disk mended)."""
+def _mend(folder: Path, rows: list[dict[str, Any]], compute: Callable[[int], np.ndarray], dtype: np.dtype) -> None:
+    """Adds the arrays of clips that failed once and can be read now (their permissions, their disk mended).
+
+    They go to the end of the values: another run may be reading those that are there.
+    """
+    mended = False
     for index, row in enumerate(rows):
-        if "error" in row and not isinstance(_attempt(compute, index), AudioError):
-            return rows[:index]
-    return rows
+        if "error" in row and not isinstance(array := _attempt(compute, index), AudioError):
+            end = _end(rows)
+            _truncate(folder / "values.bin", end * dtype.itemsize)
+            with open(folder / "values.bin", "ab") as values:
+                values.write(array.astype(dtype, copy=False).tobytes())
+                values.flush()
+                os.fsync(values.fileno())
+            rows[index], mended = _row(end, array), True
+    if mended:
+        partial = folder / "journal.partial"
+        partial.write_bytes(b"".join(map(_journal_line, rows)))
+        partial.replace(folder / "journal.jsonl")
+
+
+def _end(rows: Iterable[dict[str, Any]]) -> int:
+    """Values that belong to rows."""
+    return max((row["offset"] + row["length"] for row in rows), default=0)
+
+
+def _row(offset: int, array: np.ndarray | AudioError) -> dict[str, Any]:
+    if isinstance(array, AudioError):
+        return {"offset": offset, "length": 0, "error": str(array)}
+    return {"offset": offset, "length": array.size, "flat": _is_flat(array)}
 
 
 def _append(
@@ -185,17 +209,17 @@ def _append(
     """Keeps the clips of `rows` and writes what follows them."""
     values_path, journal_path = folder / "values.bin", folder / "journal.jsonl"
     # What was being written when an earlier build was cut off goes; what is whole stays.
-    _truncate(values_path, sum(row["length"] for row in rows) * dtype.itemsize)
+    end = _end(rows)
+    _truncate(values_path, end * dtype.itemsize)
     _truncate(journal_path, sum(len(_journal_line(row)) for row in rows))
     lines: list[bytes] = []
     with open(values_path, "ab") as values, open(journal_path, "ab") as journal:
         try:
             for array in arrays:
-                if isinstance(array, AudioError):
-                    lines.append(_journal_line({"length": 0, "error": str(array)}))
-                else:
+                lines.append(_journal_line(_row(end, array)))
+                if not isinstance(array, AudioError):
                     values.write(array.astype(dtype, copy=False).tobytes())
-                    lines.append(_journal_line({"length": array.size, "flat": _is_flat(array)}))
+                    end += array.size
                 if len(lines) >= SYNC_CLIPS:
                     _commit(values, journal, lines)
         finally:  # an interruption keeps what is computed
@@ -265,8 +289,7 @@ def _read_journal(folder: Path, itemsize: int) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             break
-        held -= row["length"] * itemsize
-        if held < 0:
+        if (row["offset"] + row["length"]) * itemsize > held:
             break
         rows.append(row)
     return rows

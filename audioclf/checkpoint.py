@@ -35,12 +35,13 @@ def write_folder(folder: Path, fill: Callable[[Path], None], num_earlier: int = 
         _remove(partial)
         partial.mkdir(parents=True)
         fill(partial)
-        (partial / CHECKSUMS_FILE).write_text(_checksums(partial), encoding="utf-8", newline="\n")
+        names = sorted(path.name for path in partial.iterdir())
+        (partial / CHECKSUMS_FILE).write_text(_checksums(partial, names), encoding="utf-8", newline="\n")
         for path in (*partial.iterdir(), partial):
             _force_to_disk(path)
         _put_in_place(partial, folder)
         keep(folder, num_earlier)
-    except (OSError, SafetensorError, RuntimeError) as error:  # the last two are what the writers of tensors raise
+    except (OSError, MemoryError, SafetensorError, RuntimeError) as error:  # the last two: the writers of tensors
         _remove(partial)
         raise CheckpointError(f"{str(folder)!r} cannot be written ({_reason(error)}).") from error
 
@@ -74,11 +75,12 @@ def generations(folder: Path) -> list[Path]:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a folder of ours, or None when every file is as it was written."""
+    """What is wrong with a folder of ours, or None when every file is as it was written; others may lie beside them."""
     try:
         noted = (folder / CHECKSUMS_FILE).read_bytes()
-        found = _checksums(folder).encode("utf-8")
-    except OSError as error:
+        names = [_name(line) for line in noted.split(b"\n") if line and not line.startswith(b"#")]
+        found = _checksums(folder, names).encode("utf-8")
+    except (OSError, ValueError) as error:  # the latter for a damaged name
         return _reason(error)
     if noted == found:
         return None
@@ -108,21 +110,30 @@ def _put_in_place(new: Path, folder: Path) -> None:
     if folder in aside:
         for number in range(len(aside), 0, -1):
             aside[number - 1].rename(folder.with_name(f"{folder.name}-{number}"))
-    new.rename(folder)
+    try:
+        new.rename(folder)
+    except OSError:
+        if folder in aside:
+            folder.with_name(f"{folder.name}-1").rename(folder)
+        raise
     _force_to_disk(folder.parent)
 
 
-def _checksums(folder: Path) -> str:
-    """The text of the checksums file that belongs to the files as they are."""
-    lines = []
-    for path in sorted(folder.iterdir()):
-        if path.name != CHECKSUMS_FILE and not path.name.startswith("."):  # a file manager's own may come later
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while block := file.read(2**20):
-                    digest.update(block)
-            lines.append(f"{digest.hexdigest()}  {path.name}\n")
-    return "".join(lines)
+def _checksums(folder: Path, names: list[str]) -> str:
+    """The text of the checksums file that belongs to these files as they are."""
+    lines = [f"{_digest(folder / name)}  {name}\n" for name in names]
+    return "".join([*lines, f"# {len(names)} files\n"])  # a comment to sha256sum: without it lines could be missing
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except FileNotFoundError:
+        return "0" * 64  # the digest of nothing that exists
+    return digest.hexdigest()
 
 
 def _name(line: bytes) -> str:

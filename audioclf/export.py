@@ -49,8 +49,9 @@ def read_metadata(checkpoint: str) -> dict[str, Any]:
 
 
 def to_json(content: dict[str, Any]) -> str:
-    """Readable JSON of a file."""
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    """Readable JSON of a file; half a character, as file names may hold, is escaped."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _transformers_form(classifier: AudioClassifier) -> tuple[PretrainedConfig, dict[str, Tensor]]:

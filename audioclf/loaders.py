@@ -68,6 +68,18 @@ def prefetch(batches: Iterable[T]) -> Iterator[T]:
             yield batch
 
 
+def stop_workers(loaders: dict[str, DataLoader]) -> None:
+    """Ends the processes of the loaders.
+
+    They ignore the signal that Python sends them at its own end, only to wait for them; and the traceback of an error
+    holds them until then.
+    """
+    for loader in loaders.values():
+        if loader._iterator is not None:
+            loader._iterator._shutdown_workers()
+            loader._iterator = None
+
+
 @contextlib.contextmanager
 def worker_deaths_told() -> Iterator[None]:
     """Inside, the end of a process that prepares batches is told in a sentence; torch raises it anywhere.

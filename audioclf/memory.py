@@ -15,7 +15,14 @@ from .allocator import trim
 from .errors import ConfigError, ResourceError
 
 T = TypeVar("T")
-MARKS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "out_of_memory")
+MARKS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+    "out_of_memory",
+    "bad_alloc",
+)
 """What RuntimeErrors say, in lower case, with which torch, cuBLAS, cuDNN and oneDNN tell that there is no memory."""
 LEAST_HEADROOM_BYTES = 250_000_000
 """What a run needs at the very least beyond what the process has taken before it begins."""
@@ -126,7 +133,8 @@ def _process_limit(max_memory_gb: float) -> Iterator[None]:
         )
     limit = resource.RLIMIT_DATA  # what is allocated, not what is mapped from files such as the cache
     soft, hard = resource.getrlimit(limit)
-    resource.setrlimit(limit, (int(max_memory_gb * 1e9), hard))
+    allowed = int(max_memory_gb * 1e9)
+    resource.setrlimit(limit, (allowed if hard == resource.RLIM_INFINITY else min(allowed, hard), hard))
     try:
         yield
     except RuntimeError as error:

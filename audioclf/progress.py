@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Reporter:
 
     def advance(self) -> None:
         """Moves the bar by one optimizer step."""
-        self._bar.update()
+        self._show(self._bar.update)
 
     def step(
         self, *, epoch: int, step: int, loss: float, learning_rate: float, grad_norm: float, clips_per_second: float
@@ -94,7 +95,8 @@ class Reporter:
     def say(self, text: str) -> None:
         """Prints above the bar."""
         if self.show:
-            tqdm.write(text)
+            encoding = sys.stdout.encoding or "utf-8"
+            self._show(tqdm.write, text.encode(encoding, "backslashreplace").decode(encoding))
 
     def flush(self) -> None:
         """Hands to the disk what TensorBoard holds back, so that a checkpoint has all that came before it."""
@@ -102,8 +104,15 @@ class Reporter:
 
     def close(self) -> None:
         """Ends the bar and TensorBoard's file."""
-        self._bar.close()
+        self._show(self._bar.close)
         self._plot("close")
+
+    def _show(self, draw: Callable[..., Any], *values: Any) -> None:
+        """Uses the terminal; one that is gone, or a full disk behind it, is no reason to end a run."""
+        try:
+            draw(*values)
+        except OSError:
+            self.show, self._bar.disable = False, True
 
     def _record(self, event: str, epoch: int, step: int, values: dict[str, Any], **timings: float) -> None:
         seconds = time.monotonic() - self._start

@@ -72,7 +72,8 @@ def save_last(run: Run, evaluation: Evaluation | None = None) -> None:
 def save_best(run: Run, evaluation: Evaluation) -> None:
     """Writes `best`: the weights as they are.
 
-    As many earlier ones are kept as of `last`, so that whichever of these is gone on from finds its own.
+    As many earlier ones are kept as of `last`, so that whichever of these is gone on from finds its own; at least one,
+    which belongs to the `last` of before until the next one is there.
 
     Raises:
         CheckpointError: when it cannot be written; earlier ones are untouched.
@@ -81,7 +82,7 @@ def save_best(run: Run, evaluation: Evaluation) -> None:
     def fill(folder: Path) -> None:
         save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
 
-    checkpoint.write_folder(run.output_dir / "best", fill, run.config.save_total_limit - 1)
+    checkpoint.write_folder(run.output_dir / "best", fill, max(1, run.config.save_total_limit - 1))
 
 
 def is_saved(run: Run) -> bool:
@@ -111,7 +112,19 @@ def find(output_dir: Path) -> Saved | None:
         return dataclasses.replace(saved, notes=tuple(notes))
     if notes:
         raise CheckpointError(" ".join([*notes, "There is none before it: start anew with overwrite=True."]))
+    if (output_dir / "best").is_dir() and _has_ended(output_dir):
+        raise CheckpointError(
+            f"{str(output_dir)!r} holds a finished run whose 'last' is gone, so there is nothing to go on with: use "
+            "its 'best', name another output_dir, or replace it with overwrite=True."
+        )
     return None
+
+
+def _has_ended(output_dir: Path) -> bool:
+    try:
+        return '"event": "end"' in (output_dir / "history.jsonl").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def _read(folder: Path) -> Saved:
@@ -203,7 +216,8 @@ def _restore_best(run: Run) -> None:
         f"note: The best checkpoint so far, of epoch {state.best_epoch}, is gone or damaged; the best of the epochs to "
         "come takes its place."
     )
-    state.best, state.best_epoch = None, 0
+    # Patience is counted from here on.
+    state.best, state.best_epoch = None, state.last_epoch
 
 
 def _training_state(run: Run) -> dict[str, Any]:

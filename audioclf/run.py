@@ -46,8 +46,9 @@ class State:
         windows: Windows of it that are done; all of them while it is being validated.
         skipped_steps: Windows whose step was not taken, as their gradient was not finite.
         skipped_in_a_row: Those of them since the last step.
-        best_epoch: The epoch with the best validation; 0 when there is none.
-        best: Its validation.
+        best_epoch: The epoch with the best validation; 0 when there is none. When its checkpoint is lost, the last one
+            before that was seen.
+        best: Its validation; None when there is none, or it is lost.
         max_clips: Clips computed at a time since memory ran out; None when it never did.
     """
 

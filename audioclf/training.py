@@ -19,7 +19,7 @@ from .datasets.load import load_dataset
 from .errors import CheckpointError, ConfigError, DatasetError, TrainingError
 from .evaluation import Evaluation, evaluate_loader
 from .interrupt import Interrupt
-from .loaders import prefetch, worker_deaths_told
+from .loaders import prefetch, stop_workers, worker_deaths_told
 from .memory import memory_limit
 from .models.backbone import load_feature_extractor
 from .models.classifier import build_classifier, freeze, load_classifier, place
@@ -121,6 +121,7 @@ def _run(
             _loop(run, interrupt)
             return _finish(run, splits, output_dir)
     finally:
+        stop_workers(run.loaders)
         run.reporter.close()
 
 
@@ -156,6 +157,7 @@ def _epoch(run: Run, interrupt: Interrupt) -> None:
     config, state, model, optimizer, scaler = run.config, run.state, run.model, run.optimizer, run.scaler
     loader, size = run.loaders["train"], config.gradient_accumulation_steps
     loader.batch_sampler.set_epoch(state.epoch, start=state.windows * size)
+    last_window = num_windows(len(loader), size)
     model.train()
     for window in windows(prefetch(loader), size):
         learning_rate = set_learning_rate(run)
@@ -175,7 +177,7 @@ def _epoch(run: Run, interrupt: Interrupt) -> None:
             if state.step % config.logging_steps == 0:
                 rates = {"learning_rate": learning_rate, "grad_norm": grad_norm}
                 run.reporter.step(epoch=state.epoch, step=state.step, **rates, **run.log.take())
-            is_last = state.windows == num_windows(len(loader), size)  # it is saved once validated
+            is_last = state.windows == last_window  # it is saved once validated
             if config.save_steps and state.step % config.save_steps == 0 and not is_last:
                 _saved(run, resume.save_last)
         if interrupt.requested:
@@ -208,6 +210,11 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
     state, config = run.state, run.config
     if not resume.is_saved(run):  # the disk refused; now there is nothing left to go on with
         resume.save_last(run)
+    if state.best is None and state.best_epoch:
+        raise TrainingError(
+            f"The best checkpoint, of epoch {state.best_epoch} or before, is gone, and no epoch came after it: give "
+            f"more num_epochs with resume=True, or use {str(output_dir / 'last')!r}, the last epoch's."
+        )
     if state.best is None:
         raise TrainingError(
             "No epoch had a finite validation loss, so there is no best checkpoint; lower learning_rate."

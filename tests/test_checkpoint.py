@@ -156,10 +156,37 @@ def test_damage_names_the_file(tmp_path):
     assert checkpoint.damage(last) == "No such file or directory"
 
 
-def test_a_file_managers_own_file_is_no_damage(tmp_path):
+def test_what_is_put_beside_the_files_is_no_damage(tmp_path):
     checkpoint.write_folder(tmp_path / "last", filled("text"))
     (tmp_path / "last" / ".DS_Store").write_bytes(b"\0")
+    (tmp_path / "last" / "README.md").write_text("A card.")
+    (tmp_path / "last" / "onnx").mkdir()
     assert checkpoint.damage(tmp_path / "last") is None
+
+
+def test_a_line_less_in_the_checksums_is_damage(tmp_path):
+    """As a file cut short at the end of a line."""
+    checkpoint.write_folder(tmp_path / "last", filled("text"))
+    file = tmp_path / "last" / checkpoint.CHECKSUMS_FILE
+    lines = file.read_text().splitlines(keepends=True)
+    for count in range(len(lines)):
+        file.write_text("".join(lines[:count]))
+        assert "checksums.sha256" in checkpoint.damage(tmp_path / "last")
+
+
+def test_a_rename_that_fails_puts_the_earlier_one_back(tmp_path, monkeypatch):
+    last, rename = tmp_path / "last", checkpoint.Path.rename
+    checkpoint.write_folder(last, filled("old"))
+
+    def fail(path, target):
+        if path.name.startswith("."):
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(checkpoint.Path, "rename", fail)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        checkpoint.write_folder(last, filled("new"))
+    assert texts(last) == {"last": "old"}
 
 
 def test_large_files(tmp_path):

@@ -18,7 +18,7 @@ from faults.harness import everything, left_over, without_time
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import audioclf
-from audioclf import CheckpointError, ConfigError, checkpoint, resume
+from audioclf import CheckpointError, ConfigError, TrainingError, checkpoint, resume
 
 
 class CutAfter:
@@ -372,6 +372,26 @@ class TestDamage:
         with pytest.raises(CheckpointError, match=r"is damaged .* is damaged .* start anew with overwrite=True"):
             audioclf.train(tones, **run)
 
+    @pytest.mark.parametrize("patience", [None, 1])
+    def test_best_is_gone_after_the_last_epoch(self, hard_run, tones, quick, tmp_path, patience):
+        """It is told, not put down to the numbers; with epochs to come one of them takes its place."""
+        cut_after.cut(None)
+        options = {**quick, **HARD, "output_dir": tmp_path / "out", "patience": patience, "num_epochs": 2}
+        audioclf.train(tones, **options)
+        (tmp_path / "out" / "history.jsonl").write_text("")
+        shutil.rmtree(tmp_path / "out" / "best")
+        with pytest.raises(TrainingError, match=r"The best checkpoint, of epoch \d or before, is gone"):
+            audioclf.train(tones, **options, resume=True)
+        options |= {"num_epochs": 3, "resume": True}
+        assert audioclf.train(tones, **options).best_epoch == 3
+
+    def test_last_of_a_finished_run_is_gone(self, hard_run, tones, quick, tmp_path):
+        shutil.copytree(hard_run.output_dir, tmp_path / "out")
+        shutil.rmtree(tmp_path / "out" / "last")
+        with pytest.raises(CheckpointError, match="holds a finished run whose 'last' is gone"):
+            audioclf.train(tones, resume=True, output_dir=tmp_path / "out", **{**quick, **HARD})
+        assert checkpoint.damage(tmp_path / "out" / "best") is None
+
     def test_best_is_gone(self, run, tones, capsys):
         for folder in Path(run["output_dir"]).glob("best*"):
             shutil.rmtree(folder)
@@ -405,6 +425,25 @@ class TestSignals:
         assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
         assert json.loads((tmp_path / "out" / "last" / "audioclf.json").read_text())["step"] == 3
         cut_after.cut(None)
+
+    def test_an_interrupt_that_nobody_catches_ends_a_script_with_workers(self, tones, quick, tmp_path):
+        """Its traceback holds the loaders until Python waits for their processes."""
+        tiny_config().to_json_file(tmp_path / "config.json")
+        code = (
+            "import signal, sys, torch, audioclf\n"
+            "def loss(config):\n"
+            "    def interrupted(logits, labels):\n"
+            "        signal.raise_signal(signal.SIGINT)\n"
+            "        return torch.nn.functional.cross_entropy(logits, labels, reduction='none')\n"
+            "    return interrupted\n"
+            "data, folder, cache = sys.argv[1:]\n"
+            "options = dict(cache_dir=cache, num_workers=2, device='cpu', progress=False, loss=loss)\n"
+            "audioclf.train(data, model=folder + '/config.json', output_dir=folder + '/out', **options)\n"
+        )
+        command = [sys.executable, "-c", code, str(tones), str(tmp_path), quick["cache_dir"]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert "KeyboardInterrupt" in done.stderr
+        assert (tmp_path / "out" / "last").is_dir()
 
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_command_line(self, tones, quick, tmp_path, number, status):
