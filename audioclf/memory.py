@@ -87,6 +87,25 @@ def named(piece: dict[str, Tensor], names: Sequence[str]) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def out_of_memory_told() -> Iterator[None]:
+    """Inside, memory that runs out where fewer clips at a time would not help is told in a sentence.
+
+    Raises:
+        ResourceError: when it happens.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ResourceError(
+            f"Memory ran out beside the model's own work ({reason}): take a smaller batch_size or model or fewer "
+            "num_workers, or free memory. resume=True goes on from the last checkpoint."
+        ) from error
+
+
 def free() -> None:
     """Gives memory that is no longer in use back to the system."""
     gc.collect()

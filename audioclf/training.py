@@ -20,7 +20,7 @@ from .errors import CheckpointError, ConfigError, DatasetError, TrainingError
 from .evaluation import Evaluation, evaluate_loader
 from .interrupt import Interrupt
 from .loaders import prefetch, stop_workers, worker_deaths_told
-from .memory import memory_limit
+from .memory import memory_limit, out_of_memory_told
 from .models.backbone import load_feature_extractor
 from .models.classifier import build_classifier, freeze, load_classifier, place
 from .progress import board_errors_told_once, results_table
@@ -83,7 +83,12 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
                 return result
         splits = _load_splits(data, valid, config)
         # Around all of it, as the backward pass needs them too.
-        with deterministic_algorithms(config.deterministic), full_fp32(), memory_limit(config.max_memory_gb, device):
+        with (
+            deterministic_algorithms(config.deterministic),
+            full_fp32(),
+            memory_limit(config.max_memory_gb, device),
+            out_of_memory_told(),
+        ):
             return _run(config, device, output_dir, splits, saved, interrupt)
 
 
@@ -136,7 +141,9 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
                 evaluation = _evaluate(run, "valid")
                 with interrupt.deferred():
                     is_best = state.is_better(evaluation, config.metric_for_best)
-                    is_best = is_best and _saved(run, resume.save_best, evaluation)
+                    if is_best and not _saved(run, resume.save_best, evaluation):
+                        run.reporter.say(f"Epoch {state.epoch} is the best so far, but lost: 'best' is of another one.")
+                        is_best = False
                     if is_best:
                         state.best, state.best_epoch = evaluation, state.epoch
                     counts = {"epoch": state.epoch, "step": state.step, "skipped_steps": state.skipped_steps}

@@ -134,6 +134,19 @@ class TestTraining:
         assert json.loads((options["output_dir"] / "last" / "audioclf.json").read_text())["step"] == 3
         assert audioclf.train(tones, **options, resume=True).history[-1]["step"] == 6
 
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), torch.OutOfMemoryError("full")])
+    def test_beside_the_model(self, tones, options, monkeypatch, error):
+        full.holds(None)
+
+        def clip(*_arguments, **_options):
+            raise error
+
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+        with pytest.raises(
+            ResourceError, match=r"^Memory ran out beside the model's own work \((Mem|std|full).*\): take"
+        ):
+            audioclf.train(tones, **options)
+
     def test_other_errors_pass(self, tones, options):
         def broken(config):
             def loss(logits, labels):

@@ -385,6 +385,20 @@ class TestDamage:
         options |= {"num_epochs": 3, "resume": True}
         assert audioclf.train(tones, **options).best_epoch == 3
 
+    def test_a_best_that_cannot_be_written_is_told(self, tones, quick, tmp_path, monkeypatch, capsys):
+        def refuse(run, evaluation):
+            if run.state.epoch == 1:
+                raise CheckpointError("The disk is full.")
+            real(run, evaluation)
+
+        real = resume.save_best
+        monkeypatch.setattr(resume, "save_best", refuse)
+        options = {**quick, "num_epochs": 3, "output_dir": tmp_path / "out", "progress": True}
+        result = audioclf.train(tones, **options)
+        assert "Epoch 1 is the best so far, but lost: 'best' is of another one." in capsys.readouterr().out
+        assert result.best_epoch > 1
+        assert json.loads((result.checkpoint_dir / "audioclf.json").read_text())["epoch"] == result.best_epoch
+
     def test_last_of_a_finished_run_is_gone(self, hard_run, tones, quick, tmp_path):
         shutil.copytree(hard_run.output_dir, tmp_path / "out")
         shutil.rmtree(tmp_path / "out" / "last")

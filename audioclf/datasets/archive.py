@@ -45,7 +45,9 @@ def unpack(archive: str | Path, into: str | Path, max_bytes: int) -> Path:
                 _unpack_whole(archive, folder, max_bytes)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         reason = str(error).split("\n")[0]
-        raise DatasetError(f"{str(archive)!r} cannot be unpacked ({reason}); fetch it again.") from error
+        of_the_disk = isinstance(error, OSError) and error.errno is not None
+        advice = "make room or choose another cache_dir" if of_the_disk else "fetch it again"
+        raise DatasetError(f"{str(archive)!r} cannot be unpacked ({reason}); {advice}.") from error
     return folder
 
 
