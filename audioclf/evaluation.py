@@ -1,5 +1,6 @@
 """From a loader to metrics. Shapes: B batch, C classes."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +43,8 @@ def evaluate_loader(
     """Runs the model, in evaluation mode and without gradients, over every clip once; leaves it in that mode."""
     model.eval()
     total_loss, targets, predictions, max_clips = 0.0, [], [], None
-    with torch.inference_mode():
-        for batch in prefetch(loader):
+    with torch.inference_mode(), contextlib.closing(prefetch(loader)) as batches:
+        for batch in batches:
             labels = batch["labels"].to(device, non_blocking=True)
             names = loader.dataset.names
             logits, max_clips = forward_backing_off(model, batch, device, precision, names, max_clips)

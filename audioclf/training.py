@@ -1,13 +1,14 @@
 """`train`: setup, then the loop."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import checkpoint, resume
 from .accumulate import num_windows, windows
@@ -135,8 +136,9 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
     config, state = run.config, run.state
     try:
         while not state.is_over(config):
-            with interrupt.deferred():
-                _epoch(run, interrupt)
+            # Closed here: when a generator is left to the garbage collector, a second Ctrl-C would be lost in it.
+            with interrupt.deferred(), contextlib.closing(prefetch(run.loaders["train"])) as batches:
+                _epoch(run, batches, interrupt)
             with run.log.paused():
                 evaluation = _evaluate(run, "valid")
                 with interrupt.deferred():
@@ -159,14 +161,17 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
         raise
 
 
-def _epoch(run: Run, interrupt: Interrupt) -> None:
-    """The training loop: what is left of an epoch's windows, an optimizer step each."""
+def _epoch(run: Run, batches: Iterator[dict[str, Tensor]], interrupt: Interrupt) -> None:
+    """The training loop: what is left of an epoch's windows, an optimizer step each.
+
+    `batches` come from the loader of train, from the moment the first one is asked for.
+    """
     config, state, model, optimizer, scaler = run.config, run.state, run.model, run.optimizer, run.scaler
     loader, size = run.loaders["train"], config.gradient_accumulation_steps
     loader.batch_sampler.set_epoch(state.epoch, start=state.windows * size)
     last_window = num_windows(len(loader), size)
     model.train()
-    for window in windows(prefetch(loader), size):
+    for window in windows(batches, size):
         learning_rate = set_learning_rate(run)
         losses = backward(run, window)
         scaler.unscale_(optimizer)

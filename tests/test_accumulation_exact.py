@@ -14,7 +14,7 @@ from audioclf.accumulate import num_windows
 from audioclf.collate import Collator
 from audioclf.config import TrainConfig
 from audioclf.interrupt import Interrupt
-from audioclf.loaders import make_loader
+from audioclf.loaders import make_loader, prefetch
 from audioclf.models.classifier import build_classifier, build_loss
 from audioclf.models.frontend import min_samples
 from audioclf.run import Run, _optimizer
@@ -98,7 +98,7 @@ def ours(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> tuple[list
         notes=(),
     )
     for _ in range(config.num_epochs):
-        _epoch(run, Interrupt())
+        _epoch(run, prefetch(loader), Interrupt())
         run.state.next_epoch()
     assert run.state.step == run.num_steps
     return recorder.steps, trained
