@@ -36,6 +36,8 @@ class DataOptions:
     """Column of the labels."""
     group_column: str | None = None
     """Column of what must not be on both sides of a split (speaker, artist)."""
+    multi_label: bool | None = None
+    """Whether a clip may have several labels, separated by commas; so in a column labels or tags, when not given."""
     labels: tuple[str, ...] | None = None
     """Class names in the order of their ids."""
 
@@ -60,7 +62,7 @@ def train(
     splits = load_dataset(data, **vars(options), cache_dir=config.cache_dir)
     held_out = None
     if valid is not None:
-        shared = {name: getattr(options, name) for name in ("label_column", "group_column", "labels")}
+        shared = {name: getattr(options, name) for name in ("label_column", "group_column", "multi_label", "labels")}
         held_out = load_dataset(valid, **shared, cache_dir=config.cache_dir)
     from .training import train as run  # torch is slow to import; a wrong path is told before
 

@@ -28,7 +28,8 @@ class Clips:
         store: Where the waveforms lie.
         positions: Index in the store of each clip.
         names: What to call each clip in a message.
-        labels: Id of each clip's class.
+        labels: Id of each clip's class, (N,) int64; of multi-label data 1.0 for each of its classes and 0.0 for the
+            others, (N, C) float32.
         lengths: Samples of each clip as it is used, (N,): whole, or cut to the longest allowed.
         augmentation: What changes them from epoch to epoch; None for their start as it is.
     """
@@ -36,7 +37,7 @@ class Clips:
     store: cache.ArrayStore
     positions: tuple[int, ...]
     names: tuple[str, ...]
-    labels: tuple[int, ...]
+    labels: np.ndarray
     lengths: np.ndarray
     augmentation: Augmentation | None
 
@@ -110,7 +111,7 @@ def decode(
         name: _part(
             store,
             [(position[e], e) for e in examples if position[e] not in store.errors],
-            splits.label2id,
+            splits,
             max_samples,
             augmentation if name == "train" else None,
         )
@@ -126,8 +127,8 @@ def decode(
 
 def _check_classes(splits: AudioSplits, train: Clips) -> None:
     """A class that train lacks cannot be learnt; the user should know before the hours of training."""
-    present = set(train.labels)
-    missing = [label for index, label in splits.id2label.items() if index not in present]
+    counts = train.labels.sum(0) if splits.multi_label else np.bincount(train.labels, minlength=len(splits.labels))
+    missing = [label for label, count in zip(splits.labels, counts, strict=True) if not count]
     if missing:
         raise DatasetError(
             f"{splits.name}: train has no readable clip of {', '.join(map(repr, missing))}; add some, or leave the "
@@ -155,7 +156,7 @@ def _recipe(sampling_rate: int) -> str:
 def _part(
     store: cache.ArrayStore,
     clips: Sequence[tuple[int, Example]],
-    label2id: dict[str, int],
+    splits: AudioSplits,
     max_samples: int | None,
     augmentation: Augmentation | None,
 ) -> Clips:
@@ -165,10 +166,21 @@ def _part(
         store=store,
         positions=positions,
         names=tuple(example.name for _, example in clips),
-        labels=tuple(label2id[example.label] for _, example in clips),
+        labels=_targets([example for _, example in clips], splits),
         lengths=lengths if max_samples is None else np.minimum(lengths, max_samples),
         augmentation=augmentation,
     )
+
+
+def _targets(examples: Sequence[Example], splits: AudioSplits) -> np.ndarray:
+    """The labels as `Clips` keeps them."""
+    label2id = splits.label2id
+    if not splits.multi_label:
+        return np.array([label2id[example.label] for example in examples], dtype=np.int64)
+    targets = np.zeros((len(examples), len(label2id)), dtype=np.float32)
+    for row, example in enumerate(examples):
+        targets[row, [label2id[label] for label in example.labels]] = 1.0
+    return targets
 
 
 def _judge(reasons: Sequence[str], num_clips: int, bad_audio: str) -> None:

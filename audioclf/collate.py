@@ -27,7 +27,7 @@ class Collator:
     min_samples: int
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Batch of `input_values` (B, T) float32, `attention_mask` (B, T), `labels` (B,) and `index` (B,) int64."""
+        """Batch: `input_values` (B, T) float32, `attention_mask` (B, T), `index` (B,) int64, `labels` as in `Clips`."""
         lengths = torch.tensor([max(len(item["waveform"]), self.min_samples) for item in items])
         input_values = np.full((len(items), int(lengths.max())), self.padding_value, dtype=np.float32)
         for row, item in enumerate(items):
@@ -37,7 +37,7 @@ class Collator:
         return {
             "input_values": torch.from_numpy(input_values),
             "attention_mask": (torch.arange(input_values.shape[1]) < lengths[:, None]).long(),
-            "labels": torch.tensor([item["label"] for item in items]),
+            "labels": torch.from_numpy(np.stack([item["label"] for item in items])),
             "index": torch.tensor([item["index"] for item in items]),
         }
 

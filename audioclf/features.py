@@ -75,12 +75,12 @@ class FeatureClips:
 
 
 def collate_features(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """Batch of `features` (B, F, W), zero beyond `num_frames` (B,), with `labels` (B,) and `index` (B,) int64."""
+    """Batch of `features` (B, F, W), zero beyond `num_frames` (B,), with `labels` as in `Clips`, `index` (B,) int64."""
     features = [item["features"] for item in items]
     return {
         "features": nn.utils.rnn.pad_sequence(features, batch_first=True),
         "num_frames": torch.tensor([len(clip) for clip in features]),
-        "labels": torch.tensor([item["label"] for item in items]),
+        "labels": torch.from_numpy(np.stack([item["label"] for item in items])),
         "index": torch.tensor([item["index"] for item in items]),
     }
 

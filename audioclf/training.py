@@ -15,8 +15,9 @@ from .accumulate import num_windows, windows
 from .augment import Augmentation
 from .clips import DecodedSplits, decode
 from .config import TrainConfig
-from .datasets.base import AudioSplits, cut_valid, make_splits
+from .datasets.base import AudioSplits, make_splits
 from .datasets.load import load_dataset
+from .datasets.split import cut_valid
 from .errors import CheckpointError, ConfigError, DatasetError, TrainingError
 from .evaluation import Evaluation, evaluate_loader
 from .interrupt import Interrupt

@@ -51,7 +51,7 @@ def main() -> None:
     """Fit both on the train split and print their accuracy on the valid split."""
     filters = mel_filters()
     with tempfile.TemporaryDirectory() as root:
-        clips = demo.load(root)
+        clips = demo.examples(root)
         waveforms = [sf.read(clip.audio, dtype="float32")[0] for clip in clips]
     labels = np.array([clip.label for clip in clips])
     train = np.array([clip.split == "train" for clip in clips])

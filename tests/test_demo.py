@@ -18,7 +18,7 @@ import sys, numpy as np
 from audioclf.datasets import demo
 demo.synthesise = lambda style, index: np.full(100, 0.1, np.float32)  # the race is for the folder, not the sound
 sys.stdin.read()
-print(len(demo.load(sys.argv[1])))
+print(len(demo.examples(sys.argv[1])))
 """
 
 
@@ -26,7 +26,7 @@ print(len(demo.load(sys.argv[1])))
 def corpus(tmp_path_factory) -> Path:
     """The corpus, written once for all tests: it takes a while."""
     root = tmp_path_factory.mktemp("demo")
-    demo.load(root)
+    demo.examples(root)
     return root
 
 
@@ -62,14 +62,14 @@ def test_processes_at_once(tmp_path):
 
 def test_written_once(corpus):
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
-    clips = demo.load(corpus)
-    assert demo.load(str(corpus)) == clips
+    clips = demo.examples(corpus)
+    assert demo.examples(str(corpus)) == clips
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
     assert {Path(clip.audio) for clip in clips} == {path for path in before if path.is_file()}
 
 
 def test_files_are_sound(corpus):
-    for clip in demo.load(corpus):
+    for clip in demo.examples(corpus):
         info = soundfile.info(clip.audio)
         assert (info.samplerate, info.channels, info.format) == (demo.SAMPLING_RATE, 1, "WAV")
     assert demo.SAMPLING_RATE == 22_050
@@ -89,7 +89,7 @@ def test_loudness_does_not_tell_the_styles(corpus):
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
     features, labels = {"train": [], "valid": []}, {"train": [], "valid": []}
-    for clip in demo.load(corpus):
+    for clip in demo.examples(corpus):
         samples, _ = soundfile.read(clip.audio)
         features[clip.split].append([20 * np.log10(np.sqrt(np.mean(samples**2)))])
         labels[clip.split].append(clip.label)
@@ -116,7 +116,7 @@ def test_synthesis(style):
 
 
 def test_files_hold_what_is_synthesised(corpus):
-    for clip in demo.load(corpus)[::97]:
+    for clip in demo.examples(corpus)[::97]:
         style, number = Path(clip.audio).stem.rsplit(".", 1)
         assert style == clip.label
         samples, _ = soundfile.read(clip.audio, dtype="float32")

@@ -172,10 +172,10 @@ BAD = {
     "long row": ("c.csv", GOOD + "3, 4.wav,a\n", "line 4"),
     "null label": ("c.jsonl", JSON_GOOD + '{"path": "2.wav", "label": null}', "line 2: label is empty."),
     "key missing": ("c.jsonl", JSON_GOOD + '{"path": "2.wav"}', "line 2: label is empty."),
-    "list label": (
+    "nested label": (
         "c.jsonl",
-        JSON_GOOD + '\n{"path": "2.wav", "label": ["a", "b"]}',
-        "line 3: label is ['a', 'b']; it must be a single text or number.",
+        JSON_GOOD + '\n{"path": "2.wav", "label": ["a", ["b"]]}',
+        "line 3: ['a', ['b']] is no list of labels.",
     ),
     "object label": ("c.jsonl", JSON_GOOD + '{"path": "2.wav", "label": {"a": 1}}', "line 2"),
     "bad json": ("c.jsonl", JSON_GOOD + '{"path": "2.wav", ', "c.jsonl', line 2: is not JSON ("),

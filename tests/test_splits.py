@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from audioclf import AudioSource, AudioSplits, DatasetError, Example, make_splits
-from audioclf.datasets.base import cut_valid
+from audioclf.datasets.split import cut_valid
 
 
 def data(counts: dict[str, int], groups=None) -> AudioSplits:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from ..errors import DatasetError
 
 SPLIT_NAMES = {
@@ -25,18 +23,25 @@ class Example:
 
     Attributes:
         audio: Path of an audio file, or an `AudioSource` for audio that lies elsewhere.
-        label: Name of its class.
+        label: Name of its class; in multi-label data a tuple of names, which may be empty.
         split: `train`, `valid` or `test`; None when the data set does not say.
         group: What must not be on two sides of a split (speaker, artist, recording); None when there is none.
         start, end: Part of the file that is the clip, in seconds; the whole when None.
+        fold: Its part in the data set's official cross-validation; None when there is none.
     """
 
     audio: "str | AudioSource"
-    label: str
+    label: str | tuple[str, ...]
     split: str | None = None
     group: str | None = None
     start: float | None = None
     end: float | None = None
+    fold: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of all its classes."""
+        return (self.label,) if isinstance(self.label, str) else self.label
 
     @property
     def name(self) -> str:
@@ -77,6 +82,7 @@ class AudioSplits:
         labels: Class names; their order gives the ids.
         name: What to call the data set.
         notes: Sentences on what the loader noticed, to be shown to the user.
+        metric: The metric that is usual for this data, a key of an evaluation; None for the task's own.
     """
 
     train: tuple[Example, ...]
@@ -85,6 +91,7 @@ class AudioSplits:
     labels: tuple[str, ...]
     name: str
     notes: tuple[str, ...] = ()
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "valid", "test"):
@@ -95,6 +102,11 @@ class AudioSplits:
     def parts(self) -> dict[str, tuple[Example, ...]]:
         """The parts that are not empty, by name."""
         return {part: getattr(self, part) for part in ("train", "valid", "test") if getattr(self, part)}
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a clip may have several classes, or none."""
+        return any(isinstance(example.label, tuple) for part in self.parts.values() for example in part[:1])
 
     @property
     def id2label(self) -> dict[int, str]:
@@ -137,93 +149,70 @@ def split_name(name: str, where: str) -> str:
 
 
 def make_splits(
-    examples: Iterable[Example], *, name: str, labels: Sequence[str] | None = None, notes: Sequence[str] = ()
+    examples: Iterable[Example],
+    *,
+    name: str,
+    labels: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+    metric: str | None = None,
 ) -> AudioSplits:
     """Divides examples by their `split`; those without one are train.
 
     Args:
+        examples: The clips, all with one label each or all with a tuple of them.
+        name: What to call the data set.
         labels: Class names in the order wanted; all that occur, sorted, when not given.
+        notes: Sentences for the user.
+        metric: The metric that is usual for this data.
 
     Raises:
-        DatasetError: for no examples, a label not in `labels`, fewer than two classes, or a clip in two parts.
+        DatasetError: for no examples, a label not in `labels`, fewer than two classes, a clip in two parts, or labels
+            that are measurements.
     """
     examples = [replace(e, split=e.split and split_name(e.split, name)) for e in examples]
     if not examples:
         raise DatasetError(f"{name}: holds no clips.")
     if isinstance(labels, str):
         raise DatasetError(f"{name}: labels={labels!r} must be a list of class names.")
-    found = {example.label for example in examples}
+    if len({isinstance(example.label, tuple) for example in examples}) > 1:
+        raise DatasetError(
+            f"{name}: some clips have one label and some a tuple of labels; in multi-label data give every clip a "
+            "tuple, such as ('dog',) or ()."
+        )
+    found = {label for example in examples for label in example.labels}
     if labels is None:
+        _refuse_measurements(found, name)
         labels = sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
     if len(set(labels)) < len(labels):
         raise DatasetError(f"{name}: {_first_repeated(labels)!r} stands twice in labels.")
     known = set(labels)
     for example in examples:
-        if example.label not in known:
-            raise DatasetError(f"{name}: {example.name} has the label {example.label!r}, which is not among labels.")
+        for label in example.labels:
+            if label not in known:
+                raise DatasetError(f"{name}: {example.name} has the label {label!r}, which is not among labels.")
     if len(labels) < 2:
-        raise DatasetError(f"{name}: has one class only ({labels[0]!r}); a classifier needs two or more.")
+        only = f"one class only ({labels[0]!r})" if labels else "no labels"
+        raise DatasetError(f"{name}: has {only}; a classifier needs two or more.")
     parts: dict[str, list[Example]] = {"train": [], "valid": [], "test": []}
     for example in examples:
         parts[example.split or "train"].append(example)
-    splits = AudioSplits(**parts, labels=labels, name=name, notes=notes)
+    splits = AudioSplits(**parts, labels=labels, name=name, notes=notes, metric=metric)
     _check_no_shared_clip(splits)
     return replace(splits, notes=(*notes, *_shared_group_notes(splits)))
 
 
-def cut_valid(splits: AudioSplits, fraction: float, seed: int) -> AudioSplits:
-    """Moves a share of train to valid: seeded, each class in proportion, no group on both sides.
-
-    Without groups every class of two or more clips gives at least one, and keeps one. With groups the shares are as
-    near to the fraction as whole groups allow; where every group is larger, one is held out.
-
-    Raises:
-        DatasetError: when train has too few clips or groups to be cut.
-    """
-    chosen = _choose(splits.train, fraction, np.random.default_rng(seed))
-    if not chosen:
+def _refuse_measurements(labels: set[str], name: str) -> None:
+    """Raises for labels that are numbers with fractions, as what a regression would predict."""
+    try:
+        fractions = [label for label in labels if not float(label).is_integer()]
+    except (ValueError, OverflowError):
+        return
+    if fractions:
         raise DatasetError(
-            f"{splits.name}: {len(splits.train)} training clips in {len({e.group for e in splits.train})} group(s) "
-            f"cannot be cut into {1 - fraction:.0%} train and {fraction:.0%} valid; give a valid part of its own, "
-            "or another valid_fraction."
+            f"{name}: its labels are measurements ({min(fractions)}, ...), and predicting those, regression, is not "
+            "classification: name another label_column, or divide them into classes. If they are names of classes, "
+            "give these as labels."
         )
-    return replace(
-        splits,
-        train=[replace(example, split="train") for i, example in enumerate(splits.train) if i not in chosen],
-        valid=[replace(example, split="valid") for i, example in enumerate(splits.train) if i in chosen],
-    )
-
-
-def _choose(examples: Sequence[Example], fraction: float, rng: np.random.Generator) -> set[int]:
-    """Indices of about `fraction` of the examples, stratified by label, whole groups only."""
-    members: dict[Any, list[int]] = defaultdict(list)
-    for index, example in enumerate(examples):
-        members[example.group if example.group is not None else index].append(index)
-    totals = Counter(example.label for example in examples)
-    target = {label: max(1, round(count * fraction)) if count > 1 else 0 for label, count in totals.items()}
-    target = {label: min(number, totals[label] - 1) for label, number in target.items()}
-    held: Counter[str] = Counter()
-
-    def change(counts: Counter[str]) -> float:
-        """What a group with these labels adds to the squared distance from the target; inf if it empties a class."""
-        if any(held[label] + count >= totals[label] for label, count in counts.items()):
-            return float("inf")
-        return sum(count * (count - 2 * (target[label] - held[label])) for label, count in counts.items())
-
-    groups = list(members.values())
-    counts = [Counter(examples[index].label for index in group) for group in groups]
-    # Large groups first, in random order among equals: the small ones then fill what is missing.
-    order = sorted(rng.permutation(len(groups)), key=lambda number: -len(groups[number]))
-    chosen = []
-    for number in order:
-        if change(counts[number]) < 0:
-            chosen.append(number)
-            held.update(counts[number])
-    if not chosen:  # every group is far too large: the least bad one is better than none
-        best = min(order, key=lambda number: change(counts[number]))
-        if change(counts[best]) < float("inf"):
-            chosen = [best]
-    return {index for number in chosen for index in groups[number]}
 
 
 def _check_no_shared_clip(splits: AudioSplits) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile as sf
 
 from ..errors import DatasetError
-from .base import Example
+from .base import AudioSplits, Example, make_splits
 
 SAMPLING_RATE = 22_050
 SECONDS = 3.0
@@ -107,7 +107,12 @@ _STYLES = {
 STYLES: tuple[str, ...] = tuple(sorted(_STYLES))
 
 
-def load(root: str | Path) -> list[Example]:
+def load(root: str | Path | None, cache_dir: str | Path) -> AudioSplits:
+    """The corpus with its train and valid part, in `root`, or in `cache_dir` when that is None."""
+    return make_splits(examples(root or cache_dir), name="demo", labels=STYLES, notes=(NOTE,))
+
+
+def examples(root: str | Path) -> list[Example]:
     """List the clips of the corpus, written below `root` if they aren't there yet.
 
     Args:

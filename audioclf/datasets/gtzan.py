@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from . import archive
-from .base import AudioSplits, Example, cut_valid, make_splits
+from .base import AudioSplits, Example, make_splits
 from .folder import audio_files
+from .split import cut_valid
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 PROTOCOLS = ("random", "fault-filtered")

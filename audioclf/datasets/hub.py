@@ -3,12 +3,13 @@
 Audio columns are cast to `Audio(decode=False)` and decoded by us, so that neither torchcodec nor FFmpeg is needed.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..config import nearest
 from ..errors import DatasetError
 from .base import AudioSource, Example, file_state, split_name
-from .manifest import LABEL_COLUMNS
+from .manifest import LABEL_COLUMNS, LABELS_COLUMNS, label_names
 
 
 def fetch(hub_id: str, config_name: str | None = None) -> Any:
@@ -43,13 +44,20 @@ def fetch(hub_id: str, config_name: str | None = None) -> Any:
 
 
 def examples(
-    data: Any, *, name: str, label_column: str | None = None, group_column: str | None = None
+    data: Any,
+    *,
+    name: str,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    multi_label: bool | None = None,
 ) -> tuple[list[Example], list[str] | None]:
     """The clips of a Dataset or DatasetDict, and its class names in their official order where it has them.
 
     Args:
         label_column: Column of the labels; the ClassLabel column, or one with a usual name, when not given.
         group_column: Column of the groups.
+        multi_label: Whether a clip may have several labels, or none; when not given, it may where the column holds
+            lists.
 
     Raises:
         DatasetError: for a streaming data set, a column that is missing, or a row without a label.
@@ -67,15 +75,18 @@ def examples(
     found: list[Example] = []
     labels: list[str] | None = None
     for split, part in parts.items():
-        clips, class_names = _part_examples(part, split, name, label_column, group_column)
+        clips, class_names = _part_examples(part, split, name, label_column, group_column, multi_label)
         found += clips
         labels = labels or class_names
     return found, labels
 
 
-def _part_examples(
-    part: Any, split: str | None, name: str, label_column: str | None, group_column: str | None
-) -> tuple[list[Example], list[str] | None]:
+def audio_rows(part: Any, columns: Sequence[str], name: str) -> Iterator[tuple[AudioSource, tuple[Any, ...]]]:
+    """The audio of each row of a Dataset, not read yet, with the values of some columns.
+
+    Raises:
+        DatasetError: when it has no Audio column, or lacks one of these.
+    """
     import datasets
 
     audio_column = next((key for key, feature in part.features.items() if isinstance(feature, datasets.Audio)), None)
@@ -84,33 +95,57 @@ def _part_examples(
             f"{name}: has no Audio column, only {', '.join(part.features)}; "
             "cast the column of paths with dataset.cast_column(column, datasets.Audio())."
         )
+    missing = [column for column in columns if column not in part.features]
+    if missing:
+        raise DatasetError(f"{name}: has no column {missing[0]!r}{nearest(missing[0], list(part.features))}")
+    audio = (
+        part.with_format(None).select_columns([audio_column]).cast_column(audio_column, datasets.Audio(decode=False))
+    )
+    # Audio given by path may change under an unchanged data set, so the file's own state counts.
+    paths = _values(audio.flatten(), f"{audio_column}.path")
+    values = zip(*(_values(part, column) for column in columns), strict=True) if columns else [()] * len(part)
+    for row, (path, row_values) in enumerate(zip(paths, values, strict=True)):
+        source = AudioSource(
+            name=f"{name}, row {row}",
+            identity=f"{part._fingerprint}:{row}:{file_state(path) if path else ''}",
+            read=lambda row=row: audio[row][audio_column],
+        )
+        yield source, row_values
+
+
+def _part_examples(
+    part: Any,
+    split: str | None,
+    name: str,
+    label_column: str | None,
+    group_column: str | None,
+    multi_label: bool | None,
+) -> tuple[list[Example], list[str] | None]:
+    where = f"{name}, {split}" if split else name
     label_column = _label_column(part, name, label_column)
     if group_column is not None and group_column not in part.features:
         raise DatasetError(
             f"{name}: has no column {group_column!r} (group_column){nearest(group_column, list(part.features))}"
         )
     feature = part.features[label_column]
-    class_names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    values = _values(part, label_column)
-    groups = [None] * len(part) if group_column is None else _values(part, group_column)
-    audio = (
-        part.with_format(None).select_columns([audio_column]).cast_column(audio_column, datasets.Audio(decode=False))
-    )
-    # Audio given by path may change under an unchanged data set, so the file's own state counts.
-    paths = _values(audio.flatten(), f"{audio_column}.path")
-    where = f"{name}, {split}" if split else name
+    element = getattr(feature, "feature", None)  # of a list
+    class_names = getattr(feature if element is None else element, "names", None)
+    multi_label = element is not None if multi_label is None else multi_label
+    columns = [label_column] if group_column is None else [label_column, group_column]
     found = []
-    for row, (value, group, path) in enumerate(zip(values, groups, paths, strict=True)):
-        if value in (None, "") or isinstance(value, (list, dict)) or (class_names and value < 0):
-            raise DatasetError(f"{name}: row {row} of {split or 'the data'} has no single label ({value!r}).")
-        source = AudioSource(
-            name=f"{where}, row {row}",
-            identity=f"{part._fingerprint}:{row}:{file_state(path) if path else ''}",
-            read=lambda row=row: audio[row][audio_column],
-        )
-        label = class_names[value] if class_names else str(value)
-        found.append(Example(audio=source, label=label, split=split, group=None if group is None else str(group)))
-    return found, class_names
+    for source, (value, *group) in audio_rows(part, columns, where):
+        if multi_label:
+            ids = value if element is not None else [] if value is None else [value]
+            named = [class_names[i] for i in ids] if class_names else value
+            label: str | tuple[str, ...] = label_names(named, source.name)
+        elif value in (None, "") or isinstance(value, (list, dict)) or (class_names and value < 0):
+            advice = "; for several labels a clip give multi_label=True" if isinstance(value, list) else ""
+            raise DatasetError(f"{source.name}: has no single label ({value!r}){advice}.")
+        else:
+            label = class_names[value] if class_names else str(value)
+        group = None if not group or group[0] is None else str(group[0])
+        found.append(Example(audio=source, label=label, split=split, group=group))
+    return found, None if class_names is None else list(class_names)
 
 
 def _values(part: Any, column: str) -> list:
@@ -127,7 +162,7 @@ def _label_column(part: Any, name: str, wanted: str | None) -> str:
             raise DatasetError(f"{name}: has no column {wanted!r} (label_column){nearest(wanted, columns)}")
         return wanted
     by_type = [key for key, feature in part.features.items() if isinstance(feature, datasets.ClassLabel)]
-    by_name = [column for column in LABEL_COLUMNS if column in columns]
+    by_name = [column for column in (*LABEL_COLUMNS, *LABELS_COLUMNS) if column in columns]
     candidates = by_name or by_type
     if not candidates or (not by_name and len(by_type) > 1):
         raise DatasetError(

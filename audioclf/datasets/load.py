@@ -1,5 +1,6 @@
 """`load_dataset`: from a name, a path or a `datasets` object to parts with labels."""
 
+import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from ..errors import ConfigError, DatasetError
 from . import demo, folder, gtzan, hub, manifest
 from .base import SPLIT_NAMES, AudioSplits, make_splits
 
+CORPORA = {"demo": demo, "gtzan": gtzan}
+"""Data sets that go by a name: modules whose `load` takes, of the options of `load_dataset`, those it has a use for."""
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
@@ -21,20 +24,24 @@ def load_dataset(
     fold: int | str | None = None,
     label_column: str | None = None,
     group_column: str | None = None,
+    multi_label: bool | None = None,
     labels: Sequence[str] | None = None,
     cache_dir: str | Path | None = None,
 ) -> AudioSplits:
     """Finds the clips of a data set, their labels and their official split. Nothing is decoded yet.
 
     Args:
-        name_or_path: `gtzan`, `demo`, a folder (class folders, or with a metadata.csv or metadata.jsonl), a CSV, TSV
-            or JSON-lines manifest, a `datasets.Dataset` or `DatasetDict`, or the id of one on the hub.
+        name_or_path: The name of a corpus (`gtzan`, `demo`), a folder (class folders, or with a metadata.csv or
+            metadata.jsonl), a CSV, TSV or JSON-lines manifest, a `datasets.Dataset` or `DatasetDict`, or the id of
+            one on the hub.
         protocol: Which official split or variant: for gtzan `random` or `fault-filtered`, for a hub data set the
             name of its configuration.
-        root: Where a named data set lies: for gtzan its folder or archive, for demo the folder to write it in.
-        fold: For a manifest with a column `fold`: the one that is test; the others are train.
+        root: Where a named data set lies, as a folder or an archive; for demo the folder to write it in.
+        fold: For data with folds, a corpus or a manifest with that column: the one that is test; the others are train.
         label_column: Column of the labels in a manifest or `datasets` object.
         group_column: Column of what must not be on both sides of a split (speaker, artist).
+        multi_label: Whether a clip may have several labels, or none: a list, or a text that separates them by commas.
+            When not given: lists are, and the columns `labels` and `tags` of a table.
         labels: Class names in the order of their ids; what the data says, or sorted, when not given.
         cache_dir: Where archives are unpacked and demo is written; ~/.cache/audioclf when not given.
 
@@ -48,7 +55,7 @@ def load_dataset(
     """
     options = {
         "protocol": protocol, "root": root, "fold": fold, "label_column": label_column, "group_column": group_column,
-        "labels": labels,
+        "multi_label": multi_label, "labels": labels,
     }  # fmt: skip
     cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     if isinstance(name_or_path, AudioSplits):
@@ -56,13 +63,8 @@ def load_dataset(
         return name_or_path
     if not isinstance(name_or_path, (str, Path)):
         return _from_object(name_or_path, "the data set", options)
-    if name_or_path == "gtzan":
-        _refuse("gtzan", options, allowed=("protocol", "root"))
-        return gtzan.load(root, protocol, cache_dir)
-    if name_or_path == "demo":
-        _refuse("demo", options, allowed=("root",))
-        clips = demo.load(root or cache_dir)
-        return make_splits(clips, name="demo", labels=demo.STYLES, notes=(demo.NOTE,))
+    if str(name_or_path) in CORPORA:
+        return _corpus(str(name_or_path), options, cache_dir)
     if not str(name_or_path):
         raise DatasetError("'': no such file or folder.")
     path = Path(name_or_path).expanduser()
@@ -74,8 +76,19 @@ def load_dataset(
     return _from_object(hub.fetch(name, protocol), name, {**options, "protocol": None})
 
 
+def _corpus(name: str, options: dict[str, Any], cache_dir: Path) -> AudioSplits:
+    load = CORPORA[name].load
+    given = {**options, "cache_dir": cache_dir}
+    accepted = [option for option in inspect.signature(load).parameters if option in given]
+    _refuse(name, options, allowed=accepted)
+    return load(**{option: given[option] for option in accepted})
+
+
 def _from_path(path: Path, options: dict[str, Any]) -> AudioSplits:
-    labels, columns = options["labels"], {key: options[key] for key in ("label_column", "group_column", "fold")}
+    labels, columns = (
+        options["labels"],
+        {key: options[key] for key in ("label_column", "group_column", "multi_label", "fold")},
+    )
     if path.is_dir() and not folder.metadata_files(path):
         _refuse("a folder of class folders", options, allowed=("labels",))
         return make_splits(folder.examples(path), name=path.name, labels=labels)
@@ -105,8 +118,8 @@ def _from_object(data: Any, name: str, options: dict[str, Any]) -> AudioSplits:
             f"{type(data).__name__} is no data set: give a name, a path, a datasets.Dataset or what load_dataset "
             "returns."
         )
-    _refuse("a datasets object", options, allowed=("label_column", "group_column", "labels"))
-    columns = {key: options[key] for key in ("label_column", "group_column")}
+    columns = {key: options[key] for key in ("label_column", "group_column", "multi_label")}
+    _refuse("a datasets object", options, allowed=("labels", *columns))
     clips, class_names = hub.examples(data, name=name, **columns)
     return make_splits(clips, name=name, labels=options["labels"] or class_names)
 

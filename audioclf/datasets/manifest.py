@@ -13,6 +13,8 @@ from .base import SPLIT_NAMES, Example, split_name
 EXTENSIONS = (".csv", ".tsv", ".jsonl")
 PATH_COLUMNS = ("path", "file_name", "filename", "file", "audio", "audio_path", "filepath")
 LABEL_COLUMNS = ("label", "class", "category", "target", "genre", "emotion", "language")
+LABELS_COLUMNS = ("labels", "tags")
+"""Columns that hold several labels a clip, separated by commas in a text."""
 
 
 def examples(
@@ -20,6 +22,7 @@ def examples(
     *,
     label_column: str | None = None,
     group_column: str | None = None,
+    multi_label: bool | None = None,
     fold: int | str | None = None,
     split: str | None = None,
     split_folders: bool = False,
@@ -27,8 +30,10 @@ def examples(
     """The clips of a table, in its order. Relative paths are relative to the table's own folder.
 
     Args:
-        label_column: Column of the labels; the first of `LABEL_COLUMNS` when not given.
+        label_column: Column of the labels; the first of `LABEL_COLUMNS` or `LABELS_COLUMNS` when not given.
         group_column: Column of the groups; `group` when there is one.
+        multi_label: Whether a clip may have several labels, or none; when not given, it may where any is a list or
+            the column is one of `LABELS_COLUMNS`.
         fold: Value in the column `fold` that is test; the other rows are train.
         split: Split of every row, for a table that stands in a split's folder.
         split_folders: Where the table names no splits and every path begins with a split's folder, take it from there.
@@ -42,7 +47,9 @@ def examples(
         raise DatasetError(f"{str(path)!r} lists no clips.")
     columns = list(dict.fromkeys(column for _, row in rows for column in row))
     path_column = _column(path, columns, None, PATH_COLUMNS, "path")
-    label_column = _column(path, columns, label_column, LABEL_COLUMNS, "label_column")
+    label_column = _column(path, columns, label_column, (*LABEL_COLUMNS, *LABELS_COLUMNS), "label_column")
+    if multi_label is None:
+        multi_label = label_column in LABELS_COLUMNS or any(isinstance(row.get(label_column), list) for _, row in rows)
     if group_column is not None:
         _column(path, columns, group_column, (), "group_column")
     by_folder = split_folders and "split" not in columns and all(_folder_split(row, path_column) for _, row in rows)
@@ -58,15 +65,29 @@ def examples(
         found.append(
             Example(
                 audio=str(_clip_path(path, _text(row, path_column, where))),
-                label=_text(row, label_column, where),
+                label=label_names(row.get(label_column), where) if multi_label else _text(row, label_column, where),
                 split=_folder_split(row, path_column) if by_folder else _row_split(row, where, fold, split),
                 # The usual column may have gaps; one that was asked for may not.
                 group=_optional(row, "group") if usual_group else group_column and _text(row, group_column, where),
                 start=start,
                 end=end,
+                fold=_optional(row, "fold"),
             )
         )
     return found
+
+
+def label_names(value: Any, where: str) -> tuple[str, ...]:
+    """The labels of one clip, from a list or from a text that separates them by commas.
+
+    Raises:
+        DatasetError: for a list that holds something else than names or numbers.
+    """
+    parts = str("" if value is None else value).split(",") if not isinstance(value, (list, tuple)) else value
+    if any(part is None or isinstance(part, (list, dict)) for part in parts):
+        raise DatasetError(f"{where}: {value!r} is no list of labels.")
+    names = (str(part).strip() for part in parts)
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _read_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -129,7 +150,8 @@ def _column(path: Path, columns: Sequence[str], wanted: str | None, usual: Seque
 def _text(row: dict[str, Any], column: str, where: str) -> str:
     value = row.get(column)
     if isinstance(value, (list, dict)):
-        raise DatasetError(f"{where}: {column} is {value!r}; it must be a single text or number.")
+        advice = "; for several labels a clip give multi_label=True" if isinstance(value, list) else ""
+        raise DatasetError(f"{where}: {column} is {value!r}; it must be a single text or number{advice}.")
     text = "" if value is None else str(value).strip()
     if not text:
         raise DatasetError(f"{where}: {column} is empty.")
