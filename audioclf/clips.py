@@ -28,6 +28,7 @@ class Clips:
         store: Where the waveforms lie.
         positions: Index in the store of each clip.
         names: What to call each clip in a message.
+        groups: Number of each clip's group, (N,); clips without one are groups of their own.
         labels: Id of each clip's class, (N,) int64; of multi-label data 1.0 for each of its classes and 0.0 for the
             others, (N, C) float32.
         lengths: Samples of each clip as it is used, (N,): whole, or cut to the longest allowed.
@@ -37,6 +38,7 @@ class Clips:
     store: cache.ArrayStore
     positions: tuple[int, ...]
     names: tuple[str, ...]
+    groups: np.ndarray
     labels: np.ndarray
     lengths: np.ndarray
     augmentation: Augmentation | None
@@ -166,6 +168,7 @@ def _part(
         store=store,
         positions=positions,
         names=tuple(example.name for _, example in clips),
+        groups=_group_numbers([example for _, example in clips]),
         labels=_targets([example for _, example in clips], splits),
         lengths=lengths if max_samples is None else np.minimum(lengths, max_samples),
         augmentation=augmentation,
@@ -181,6 +184,13 @@ def _targets(examples: Sequence[Example], splits: AudioSplits) -> np.ndarray:
     for row, example in enumerate(examples):
         targets[row, [label2id[label] for label in example.labels]] = 1.0
     return targets
+
+
+def _group_numbers(examples: Sequence[Example]) -> np.ndarray:
+    """Equal numbers (N,) for clips of one group."""
+    numbers: dict[Any, int] = {}
+    keys = (row if example.group is None else example.group for row, example in enumerate(examples))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def _judge(reasons: Sequence[str], num_clips: int, bad_audio: str) -> None:

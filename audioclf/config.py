@@ -17,7 +17,10 @@ Freeze = Literal["none", "feature_encoder", "backbone"]
 Augment = Literal["none", "noise"]
 BadAudio = Literal["auto", "skip", "error"]
 Nonfinite = Literal["error", "skip"]
-Metric = Literal["accuracy", "uar", "macro_f1", "loss"]
+Metric = Literal[
+    "auto", "accuracy", "uar", "macro_f1", "top5_accuracy", "auroc", "eer", "map", "map_micro", "lwlrap", "micro_f1",
+    "loss",
+]  # fmt: skip
 ClassWeights = Literal["balanced"] | dict[str, float] | None
 
 
@@ -51,11 +54,11 @@ class TrainConfig:
     head: Any = "mean"
     """`mean`, `attention`, or (in Python) a callable that builds a module from the encoder's config."""
 
-    loss: Any = "cross_entropy"
-    """`cross_entropy`, or (in Python) a callable that builds from the encoder's config a loss of one value a clip."""
+    loss: Any = "auto"
+    """`auto`: cross entropy; or (in Python) a callable that builds from the encoder's config a loss of each clip."""
 
     class_weights: ClassWeights = None
-    """Weight of each class in the training loss: `balanced` gives every class the same say, else a weight a label."""
+    """Weight of each class (multi-label: of the clips with it) in the loss: `balanced`, the same say, or one a label."""
 
     num_epochs: int = 10
     """Passes over the training clips."""
@@ -117,8 +120,8 @@ class TrainConfig:
     valid_fraction: float = 0.1
     """Share of the training clips held out for validation when the data has no valid part."""
 
-    metric_for_best: Metric = "accuracy"
-    """Validation metric that chooses the best checkpoint (of equals, the earlier epoch)."""
+    metric_for_best: Metric = "auto"
+    """Validation metric that chooses the best checkpoint; auto: the data's usual one, else accuracy (multi-label: map)."""
 
     patience: int | None = None
     """Stop after this many epochs in a row without a better validation metric."""
@@ -188,7 +191,7 @@ class TrainConfig:
         _check_number("warmup_ratio", self.warmup_ratio, minimum=0, maximum=1)
         _check_number("valid_fraction", self.valid_fraction, above=0, below=1)
         _check_named_or_callable("head", self.head, ("mean", "attention"))
-        _check_named_or_callable("loss", self.loss, ("cross_entropy",))
+        _check_named_or_callable("loss", self.loss, ("auto",))
         if self.cache_features and self.freeze == "none":
             raise ConfigError(
                 "cache_features=True keeps what a frozen encoder gives, but with freeze='none' all of it is trained: "

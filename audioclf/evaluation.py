@@ -1,8 +1,8 @@
-"""From a loader to metrics. Shapes: B batch, C classes."""
+"""From a loader to metrics. Shapes: B batch, N clips, C classes."""
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,14 @@ from torch.utils.data import DataLoader
 from .errors import ConfigError
 from .loaders import prefetch
 from .memory import backing_off, named, split
-from .metrics import classification_metrics, confusion_matrix
+from .metrics import (
+    average_precisions,
+    best_thresholds,
+    class_metrics,
+    confusion_matrix,
+    multi_label_metrics,
+    single_label_metrics,
+)
 from .models.classifier import AudioClassifier
 from .runtime import at_least_fp32, autocast
 
@@ -23,12 +30,15 @@ class Evaluation:
     """How a model did on one part.
 
     Attributes:
-        metrics: `loss`, `accuracy`, `accuracy_ci`, `uar`, `macro_f1`.
-        confusion: Counts (C, C): row the true class, column the predicted one.
+        metrics: `loss` and those of `single_label_metrics` or `multi_label_metrics`.
+        classes: Of each class, (C,) each: `precision`, `recall`, `f1`, `support`; of multi-label data also `ap`, its
+            average precision, and `threshold`, the score from which it counts as detected.
+        confusion: Counts (C, C): row the true class, column the predicted one; None of multi-label data.
     """
 
     metrics: dict[str, Any]
-    confusion: np.ndarray
+    classes: dict[str, np.ndarray]
+    confusion: np.ndarray | None
 
 
 def evaluate_loader(
@@ -36,23 +46,57 @@ def evaluate_loader(
     loader: DataLoader,
     loss_function: Callable[[Tensor, Tensor], Tensor],
     *,
-    num_classes: int,
     device: torch.device,
     precision: str,
+    thresholds: np.ndarray | None = None,
 ) -> Evaluation:
-    """Runs the model, in evaluation mode and without gradients, over every clip once; leaves it in that mode."""
+    """Runs the model, in evaluation mode and without gradients, over every clip once; leaves it in that mode.
+
+    Args:
+        model, loader, loss_function, device, precision: What runs on what.
+        thresholds: Of multi-label data, the scores (C,) from which a class counts as detected; when not given, those
+            with the best F1 on these very clips.
+    """
     model.eval()
-    total_loss, targets, predictions, max_clips = 0.0, [], [], None
+    total_loss, max_clips = 0.0, None
+    clips = loader.dataset
+    logits_of_all = np.empty((len(clips), model.config.num_labels))
+    targets_of_all = np.empty((len(clips), *clips.labels.shape[1:]), dtype=clips.labels.dtype)
     with torch.inference_mode(), contextlib.closing(prefetch(loader)) as batches:
         for batch in batches:
             labels = batch["labels"].to(device, non_blocking=True)
-            names = loader.dataset.names
-            logits, max_clips = forward_backing_off(model, batch, device, precision, names, max_clips)
+            logits, max_clips = forward_backing_off(model, batch, device, precision, clips.names, max_clips)
             total_loss += float(clip_losses(loss_function, logits, labels).cpu().double().sum())
-            targets += labels.tolist()
-            predictions += logits.argmax(dim=-1).tolist()
-    confusion = confusion_matrix(targets, predictions, num_classes)
-    return Evaluation({"loss": total_loss / len(targets), **classification_metrics(confusion)}, confusion)
+            logits_of_all[batch["index"]] = logits.cpu()
+            targets_of_all[batch["index"]] = batch["labels"]
+    if model.multi_label:
+        evaluation = _multi_label(targets_of_all > 0, logits_of_all, clips.groups, thresholds)
+    else:
+        evaluation = _single_label(targets_of_all, logits_of_all, clips.groups)
+    return replace(evaluation, metrics={"loss": total_loss / len(clips), **evaluation.metrics})
+
+
+def _single_label(targets: np.ndarray, logits: np.ndarray, groups: np.ndarray) -> Evaluation:
+    confusion = confusion_matrix(targets, logits.argmax(axis=1), logits.shape[1])
+    classes = class_metrics(np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+    return Evaluation(single_label_metrics(targets, logits, groups), classes, confusion)
+
+
+def _multi_label(
+    targets: np.ndarray, logits: np.ndarray, groups: np.ndarray, thresholds: np.ndarray | None
+) -> Evaluation:
+    scores = probabilities(torch.from_numpy(logits), multi_label=True).numpy()
+    if thresholds is None:
+        thresholds = best_thresholds(targets, scores)
+    detected = scores >= thresholds
+    classes = class_metrics((targets & detected).sum(axis=0), targets.sum(axis=0), detected.sum(axis=0))
+    classes |= {"ap": average_precisions(targets, scores), "threshold": thresholds}
+    return Evaluation(multi_label_metrics(targets, scores, groups, thresholds), classes, None)
+
+
+def probabilities(logits: Tensor, multi_label: bool) -> Tensor:
+    """Scores in [0, 1] of logits (..., C): of each class by itself, or adding up to 1."""
+    return logits.sigmoid() if multi_label else logits.softmax(dim=-1)
 
 
 def forward(model: AudioClassifier, batch: dict[str, Tensor], device: torch.device, precision: str) -> Tensor:
@@ -103,7 +147,7 @@ def clip_losses(loss_function: Callable[[Tensor, Tensor], Tensor], logits: Tenso
         ConfigError: when the loss function, the user's own, gives something else.
     """
     losses = loss_function(logits, labels)
-    if not isinstance(losses, Tensor) or losses.shape != labels.shape:
+    if not isinstance(losses, Tensor) or losses.shape != labels.shape[:1]:
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise ConfigError(
             f"The loss gave {shape} for {len(labels)} clips; it must give one value a clip, so build it with "

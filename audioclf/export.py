@@ -68,6 +68,7 @@ def _transformers_form(classifier: AudioClassifier) -> tuple[PretrainedConfig, d
             head=classifier.head_name,
             id2label=classifier.config.id2label,
             label2id=classifier.config.label2id,
+            problem_type=classifier.config.problem_type,
         )
         backbone, head = "backbone.", "head."
     config.architectures = [architecture]

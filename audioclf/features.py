@@ -67,11 +67,21 @@ class FeatureClips:
         """What to call each clip in a message."""
         return self.clips.names
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The clips' labels, as they keep them."""
+        return self.clips.labels
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Number of each clip's group, (N,)."""
+        return self.clips.groups
+
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, _ = key
         values = torch.from_numpy(np.array(self.store.array(self.first + index))).view(self.dtype)
         features = values.view(int(self.num_frames[index]), -1)
-        return {"features": features, "label": self.clips.labels[index], "index": index}
+        return {"features": features, "label": self.labels[index], "index": index}
 
 
 def collate_features(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:

@@ -19,12 +19,13 @@ from .config import BadAudio, Device, Precision, check_choice, check_int
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
 from .errors import AudioError, DatasetError
-from .evaluation import evaluate_loader, forward_backing_off
+from .evaluation import evaluate_loader, forward_backing_off, probabilities
 from .export import read_metadata
 from .loaders import make_loader
 from .models.backbone import load_feature_extractor
-from .models.classifier import AudioClassifier, build_loss, load_classifier, place
+from .models.classifier import AudioClassifier, load_classifier, place
 from .models.frontend import min_samples
+from .models.losses import build_loss
 from .runtime import choose_device, choose_precision
 from .sampling import LengthBucketSampler
 
@@ -38,6 +39,8 @@ class Classifier:
     Attributes:
         model: The encoder with its head, in evaluation mode.
         labels: Class names by id.
+        thresholds: Of a multi-label checkpoint, the scores (C,) from which a class counts as detected, as tuned on
+            validation, or 0.5; else None.
         sampling_rate: Rate the model works at, in Hz; any input is resampled to it.
         max_seconds: Longer sounds are cut to their start, as in validation; None for no limit.
         collator: Normalises and pads as in training.
@@ -45,12 +48,15 @@ class Classifier:
     """
 
     def __init__(
-        self, model: AudioClassifier, extractor: Any, max_seconds: float | None, device: torch.device, precision: str
+        self, model: AudioClassifier, extractor: Any, metadata: dict[str, Any], device: torch.device, precision: str
     ) -> None:
         self.model = place(model, device).eval()
         self.labels = tuple(model.labels)
+        self.thresholds: np.ndarray | None = None
+        if model.multi_label:
+            self.thresholds = np.array(metadata.get("thresholds") or [0.5] * len(self.labels))
         self.sampling_rate = extractor.sampling_rate
-        self.max_seconds = max_seconds
+        self.max_seconds = metadata.get("max_seconds")
         self.collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
         self.device = device
         self.precision = precision
@@ -65,7 +71,8 @@ class Classifier:
             batch_size: Sounds in one forward pass. It does not change the scores.
 
         Returns:
-            `[{"label", "score"}, ...]` for one sound, a list of such lists for many.
+            `[{"label", "score"}, ...]` for one sound, a list of such lists for many. In a multi-label task each entry
+            has `"detected"` too: whether the score reaches the label's threshold.
 
         Raises:
             AudioError: naming the sound that cannot be read.
@@ -84,7 +91,10 @@ class Classifier:
         return self._top(self.probabilities(inputs, batch_size), top_k)
 
     def probabilities(self, inputs: Iterable[Any], batch_size: int = 8) -> np.ndarray:
-        """Class probabilities (N, C) float32 of many sounds, in their order; memory stays flat however many."""
+        """Class probabilities (N, C) float32 of many sounds, in their order; memory stays flat however many.
+
+        They add up to 1, except in a multi-label task, where each class has one of its own.
+        """
         check_int("batch_size", batch_size, minimum=1)
         rows = [np.zeros((0, len(self.labels)), dtype=np.float32)]
         with contextlib.closing(self._decoded(inputs, CHUNK_BATCHES * batch_size)) as chunks:
@@ -113,7 +123,7 @@ class Classifier:
                 logits, self._max_clips = forward_backing_off(
                     self.model, self.collator(items), self.device, self.precision, names, self._max_clips
                 )
-                result[[index for index, _ in keys]] = logits.softmax(dim=-1).cpu().numpy()
+                result[[index for index, _ in keys]] = probabilities(logits, self.model.multi_label).cpu().numpy()
         return result
 
     def _waveform(self, sound: Any) -> np.ndarray:
@@ -126,9 +136,13 @@ class Classifier:
     def _top(self, probabilities: np.ndarray, top_k: int | None) -> list[list[dict[str, Any]]]:
         orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
         return [
-            [{"label": self.labels[index], "score": float(row[index])} for index in order]
+            [self._entry(index, float(row[index])) for index in order]
             for row, order in zip(probabilities, orders, strict=True)
         ]
+
+    def _entry(self, index: int, score: float) -> dict[str, Any]:
+        entry = {"label": self.labels[index], "score": score}
+        return entry if self.thresholds is None else {**entry, "detected": bool(score >= self.thresholds[index])}
 
 
 def load(
@@ -153,7 +167,7 @@ def load(
     return Classifier(
         load_classifier(checkpoint, head),
         load_feature_extractor(checkpoint),
-        read_metadata(checkpoint).get("max_seconds"),
+        read_metadata(checkpoint),
         where,
         choose_precision(precision, where),
     )
@@ -179,7 +193,8 @@ def evaluate(
         bad_audio, cache_dir, progress: As in `TrainConfig`.
 
     Returns:
-        `loss`, `accuracy`, `accuracy_ci`, `uar`, `macro_f1`.
+        `loss`, and those of `audioclf.metrics`, for example `accuracy`, with their 95 % intervals, for example
+        `accuracy_ci`. Multi-label data is scored at the checkpoint's thresholds.
 
     Raises:
         DatasetError: when the data has no such part, or a label that the checkpoint does not know.
@@ -188,7 +203,7 @@ def evaluate(
     check_choice("bad_audio", bad_audio, get_args(BadAudio))
     if not isinstance(classifier, Classifier):
         classifier = load(classifier)
-    splits = _part_only(load_dataset(data, cache_dir=cache_dir), split_name(split, "split"), classifier.labels)
+    splits = _part_only(load_dataset(data, cache_dir=cache_dir), split_name(split, "split"), classifier)
     decoded = decode(
         splits,
         sampling_rate=classifier.sampling_rate,
@@ -209,19 +224,26 @@ def evaluate(
     return evaluate_loader(
         classifier.model,
         loader,
-        build_loss("cross_entropy", classifier.model.config),
-        num_classes=len(classifier.labels),
+        build_loss("auto", classifier.model.config),
         device=classifier.device,
         precision=classifier.precision,
+        thresholds=classifier.thresholds,
     ).metrics
 
 
-def _part_only(splits: AudioSplits, part: str, labels: Sequence[str]) -> AudioSplits:
+def _part_only(splits: AudioSplits, part: str, classifier: Classifier) -> AudioSplits:
     """The data set reduced to one part, its labels numbered as the checkpoint numbers them."""
     if part not in splits.parts:
         there = ", ".join(f"{name} ({len(clips)} clips)" for name, clips in splits.parts.items())
         raise DatasetError(f"{splits.name}: has no {part} part, only {there}; choose one of these as split.")
-    unknown = sorted({clip.label for clip in splits.parts[part]} - set(labels))
+    labels, multi_label = classifier.labels, classifier.model.multi_label
+    if splits.multi_label != multi_label:
+        kinds = {True: "any number of labels", False: "one label"}
+        raise DatasetError(
+            f"{splits.name}: its clips have {kinds[splits.multi_label]}, but the checkpoint was trained to give "
+            f"{kinds[multi_label]}; multi_label={multi_label} may read the labels so."
+        )
+    unknown = sorted({label for clip in splits.parts[part] for label in clip.labels} - set(labels))
     if unknown:
         raise DatasetError(
             f"{splits.name}: the checkpoint does not know {', '.join(map(repr, unknown))}; "

@@ -15,11 +15,14 @@ from tqdm import tqdm
 
 from .checkpoint import write_file
 from .evaluation import Evaluation
-from .metrics import class_metrics
+from .metrics import NAMES, metrics_of
 
 MAX_MATRIX_CLASSES = 20
 """Classes up to which the confusion matrix is printed; beyond, the pairs most often confused are."""
 LABEL_WIDTH = 24
+MAX_BARS = 60
+COLUMNS = {"ap": "avg. prec.", "threshold": "threshold", "precision": "precision", "recall": "recall", "f1": "f1"}
+"""Heads of the table of classes."""
 
 
 class Reporter:
@@ -28,6 +31,7 @@ class Reporter:
     Args:
         output_dir: Where `history.jsonl` and `tensorboard/` go.
         labels: Class names by id.
+        metric: The metric that chooses the best epoch.
         num_windows: Windows, and so optimizer steps if none is skipped, of the whole run.
         show: Whether to use the terminal.
         history: Rows of a run that goes on; later ones, of steps that are taken again, disappear from its files.
@@ -38,12 +42,14 @@ class Reporter:
         self,
         output_dir: Path,
         labels: Sequence[str],
+        metric: str,
         num_windows: int,
         show: bool,
         history: Sequence[dict[str, Any]] = (),
         num_done: int = 0,
     ) -> None:
         self.labels = labels
+        self.metric = metric
         self.show = show
         self.history = list(history)
         self._path = output_dir / "history.jsonl"
@@ -79,12 +85,18 @@ class Reporter:
         for name, value in metrics.items():
             if isinstance(value, float):
                 self._plot("add_scalar", f"valid/{name}", value, step)
-        self._plot("add_figure", "valid/confusion", confusion_figure(evaluation.confusion, self.labels), step)
+        if evaluation.confusion is None:
+            figure = ("valid/average_precision", precision_figure(evaluation.classes["ap"], self.labels))
+        else:
+            figure = ("valid/confusion", confusion_figure(evaluation.confusion, self.labels))
+        self._plot("add_figure", *figure, step)
         self.flush()
-        low, high = metrics["accuracy_ci"]
+        own = metrics_of(evaluation.confusion is None, len(self.labels))[0]
+        shown = dict.fromkeys((own, self.metric, "macro_f1"))
         self.say(
-            f"epoch {epoch}: valid loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.3f} "
-            f"[{low:.3f}, {high:.3f}], macro F1 {metrics['macro_f1']:.3f}{' *' if is_best else ''}"
+            f"epoch {epoch}: valid loss {metrics['loss']:.4f}"
+            + "".join(f", {NAMES[name]} {_with_interval(metrics, name, 3)}" for name in shown if name != "loss")
+            + (" *" if is_best else "")
             + (f" ({skipped_steps} steps skipped so far: fp16 overflow)" if skipped_steps else "")
         )
 
@@ -185,22 +197,42 @@ def confusion_figure(confusion: np.ndarray, labels: Sequence[str]) -> Any:
     return figure
 
 
+def precision_figure(average_precisions: np.ndarray, labels: Sequence[str]) -> Any:
+    """A matplotlib figure of each class's average precision (C,); of very many classes the lowest."""
+    from matplotlib.figure import Figure
+
+    shown = np.argsort(average_precisions, kind="stable")[:MAX_BARS][::-1]  # NaN, a class without clips, goes last
+    figure = Figure(figsize=(6.0, 1.5 + 0.2 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(range(len(shown)), np.nan_to_num(average_precisions[shown]), color="#2a6fb0")
+    axes.set_yticks(range(len(shown)), [_shorten(labels[index]).replace("$", r"\$") for index in shown])
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("average precision")
+    return figure
+
+
 def results_table(evaluation: Evaluation, labels: Sequence[str], title: str) -> str:
-    """Per-class precision, recall and F1, the confusion matrix, and accuracy with its interval, as text."""
-    rows = class_metrics(evaluation.confusion)
-    width = max(8, *(len(_shorten(label)) for label in labels))
-    lines = [title, f"{'class':<{width}}  precision  recall     f1  clips"]
+    """A row for each class, the confusion matrix if there is one, and the metrics with their intervals, as text."""
+    rows, width = evaluation.classes, max(8, *(len(_shorten(label)) for label in labels))
+    columns = [name for name in COLUMNS if name in rows]
+    lines = [title, f"{'class':<{width}}" + "".join(f"  {COLUMNS[name]:>10}" for name in columns) + "    clips"]
     for index, label in enumerate(labels):
-        precision, recall, f1, support = (rows[name][index] for name in ("precision", "recall", "f1", "support"))
-        lines.append(f"{_shorten(label):<{width}}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}  {support:5d}")
-    lines += ["", *_confusion_lines(evaluation.confusion, labels, width), ""]
-    metrics, (low, high) = evaluation.metrics, evaluation.metrics["accuracy_ci"]
-    lines.append(
-        f"accuracy {metrics['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}, "
-        f"{int(evaluation.confusion.sum())} clips), unweighted average recall {metrics['uar']:.4f}, "
-        f"macro F1 {metrics['macro_f1']:.4f}"
-    )
+        values = "".join(f"  {rows[name][index]:10.3f}" for name in columns)
+        lines.append(f"{_shorten(label):<{width}}{values}  {int(rows['support'][index]):7d}")
+    if evaluation.confusion is not None:
+        lines += ["", *_confusion_lines(evaluation.confusion, labels, width)]
+    lines += ["", "with 95 % intervals:"]
+    for name in metrics_of(evaluation.confusion is None, len(labels)):
+        if name != "loss":
+            lines.append(f"  {NAMES[name]:<26}{_with_interval(evaluation.metrics, name, 4)}")
     return "\n".join(lines)
+
+
+def _with_interval(metrics: dict[str, Any], name: str, digits: int) -> str:
+    if metrics[name] is None:
+        return "not defined"
+    low, high = metrics[f"{name}_ci"]
+    return f"{metrics[name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _confusion_lines(confusion: np.ndarray, labels: Sequence[str], width: int) -> list[str]:

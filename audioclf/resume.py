@@ -132,7 +132,7 @@ def _read(folder: Path) -> Saved:
         training = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         state = State(**training.pop("state"))
         if state.best is not None:
-            state.best = Evaluation(state.best["metrics"], np.array(state.best["confusion"], dtype=np.int64))
+            state.best = _evaluation(state.best)
         training["history"] = json.loads(training["history"])
     except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -140,6 +140,13 @@ def _read(folder: Path) -> Saved:
             f"({type(error).__name__}): start a new run in another output_dir."
         ) from error
     return Saved(folder, read_metadata(str(folder)), state, training, ())
+
+
+def _evaluation(plain: dict[str, Any]) -> Evaluation:
+    """What `_training_state` has made plain."""
+    confusion = None if plain["confusion"] is None else np.array(plain["confusion"], dtype=np.int64)
+    classes = {name: np.array(values) for name, values in plain["classes"].items()}
+    return Evaluation(plain["metrics"], classes, confusion)
 
 
 def check_options(saved: Saved, config: TrainConfig) -> None:
@@ -193,8 +200,8 @@ def restore(run: Run, saved: Saved) -> None:
         setattr(run.state, field.name, getattr(saved.state, field.name))
     run.optimizer.load_state_dict(training["optimizer"])
     run.scaler.load_state_dict(training["scaler"])
-    if isinstance(run.loss, nn.Module):
-        run.loss.load_state_dict(training["loss"])
+    if isinstance(run.train_loss, nn.Module):
+        run.train_loss.load_state_dict(training["loss"])
     run.log.losses = [loss.to(run.device) for loss in training["log_losses"]]
     run.log.num_clips = training["log_num_clips"]
     set_random_state(training["random"])
@@ -224,12 +231,17 @@ def _training_state(run: Run) -> dict[str, Any]:
     """Tensors and plain types only: what `torch.load(weights_only=True)` reads."""
     state = {field.name: getattr(run.state, field.name) for field in dataclasses.fields(State)}
     if run.state.best is not None:
-        state["best"] = {"metrics": run.state.best.metrics, "confusion": run.state.best.confusion.tolist()}
+        best = run.state.best
+        state["best"] = {
+            "metrics": best.metrics,
+            "classes": {name: values.tolist() for name, values in best.classes.items()},
+            "confusion": None if best.confusion is None else best.confusion.tolist(),
+        }
     return {
         "state": state,
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
-        "loss": run.loss.state_dict() if isinstance(run.loss, nn.Module) else {},
+        "loss": run.train_loss.state_dict() if isinstance(run.train_loss, nn.Module) else {},
         "log_losses": run.log.losses,
         "log_num_clips": run.log.num_clips,
         "random": random_state(),

@@ -4,27 +4,29 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Wav2Vec2FeatureExtractor
 
 from . import __version__, checkpoint, export
 from .accumulate import num_windows
 from .clips import DecodedSplits
-from .config import ClassWeights, TrainConfig, nearest
+from .config import TrainConfig
 from .datasets.base import AudioSplits
 from .errors import ConfigError
 from .evaluation import Evaluation
 from .loaders import make_loaders
 from .metrics import is_better
-from .models.classifier import AudioClassifier, Loss, build_loss, freeze, place
+from .models.classifier import AudioClassifier, freeze, place
+from .models.losses import Loss
+from .objective import build_losses, choose_metric
 from .progress import Reporter
 from .runtime import choose_precision
 
@@ -111,14 +113,23 @@ class StepLog:
 
 @dataclass(frozen=True)
 class Run:
-    """All that the loop works with."""
+    """All that the loop works with.
+
+    Attributes:
+        loss: Of each clip, in evaluation.
+        train_loss: The same in training, where in multi-label data it weighs the classes.
+        class_weights: Weight of each class's clips in the mean of the training loss (C,); None in multi-label data.
+        metric: What chooses the best checkpoint.
+    """
 
     config: TrainConfig
     device: torch.device
     precision: str
     model: AudioClassifier
     loss: Loss
-    class_weights: Tensor
+    train_loss: Loss
+    class_weights: Tensor | None
+    metric: str
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     loaders: dict[str, DataLoader]
@@ -136,7 +147,10 @@ class Run:
         state = self.state
         where = {"epoch": state.last_epoch, "step": state.step}
         where |= {"windows": state.windows, "skipped_steps": state.skipped_steps}
-        return {**self.metadata, **where, "metrics": evaluation and evaluation.metrics}
+        what: dict[str, Any] = {"metrics": evaluation and evaluation.metrics}
+        if evaluation is not None and "threshold" in evaluation.classes:
+            what["thresholds"] = evaluation.classes["threshold"].tolist()
+        return {**self.metadata, **where, **what}
 
 
 def set_up(
@@ -161,10 +175,8 @@ def set_up(
     precision = choose_precision(config.precision, device)
     place(model, device, config.frontend)
     freeze(model, config.freeze)
-    loss = build_loss(config.loss, model.config)
-    if isinstance(loss, nn.Module):
-        loss.to(device)
-    class_weights = _class_weights(config.class_weights, splits, decoded.parts["train"].labels).to(device)
+    metric = choose_metric(config, splits)
+    loss, train_loss, class_weights = build_losses(config, splits, decoded.parts["train"].labels, model, device)
     loaders, notes = make_loaders(config, device, precision, decoded, model, extractor)
     order = loaders["train"].batch_sampler
     num_steps = sum(
@@ -174,7 +186,7 @@ def set_up(
     try:
         if earlier is None:
             _clear(output_dir)
-        reporter = Reporter(output_dir, splits.labels, num_steps, config.progress, *(earlier or ()))
+        reporter = Reporter(output_dir, splits.labels, metric, num_steps, config.progress, *(earlier or ()))
         checkpoint.write_file(output_dir / "config.json", export.to_json(config.to_dict()))
     except OSError as error:
         raise _unusable(config, error) from error
@@ -184,7 +196,9 @@ def set_up(
         precision=precision,
         model=model,
         loss=loss,
+        train_loss=train_loss,
         class_weights=class_weights,
+        metric=metric,
         optimizer=_optimizer(model, config, device),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         loaders=loaders,
@@ -195,31 +209,6 @@ def set_up(
         metadata=_metadata(config, splits, decoded, precision),
         notes=notes,
     )
-
-
-def _class_weights(option: ClassWeights, splits: AudioSplits, train_labels: Sequence[int]) -> Tensor:
-    """Weight of each class in the training loss (C,).
-
-    `balanced`: all clips / (classes * clips of the class), as scikit-learn's `compute_class_weight`.
-
-    Raises:
-        ConfigError: when labels and weights do not match.
-    """
-    labels = splits.labels
-    if isinstance(option, dict):
-        for label in option:
-            if label not in labels:
-                raise ConfigError(
-                    f"class_weights has {label!r}, which is no label of {splits.name}{nearest(label, labels)}"
-                )
-        missing = [label for label in labels if label not in option]
-        if missing:
-            raise ConfigError(f"class_weights lacks {', '.join(map(repr, missing))}: give a weight for every label.")
-        return torch.tensor([float(option[label]) for label in labels])
-    if option == "balanced":
-        counts = torch.bincount(torch.tensor(train_labels), minlength=len(labels))
-        return counts.sum() / (len(labels) * counts)
-    return torch.ones(len(labels))
 
 
 def _optimizer(model: AudioClassifier, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -59,19 +59,24 @@ def backward(run: Run, window: list[dict[str, Tensor]]) -> list[Tensor]:
 def _accumulate(run: Run, window: list[dict[str, Tensor]], max_clips: int | None) -> list[Tensor]:
     names = run.loaders["train"].dataset.names
     labels = torch.cat([batch["labels"] for batch in window]).to(run.device, non_blocking=True)
-    total_weight = run.class_weights[labels].sum()
+    total_weight = _clip_weights(run, labels).sum()
     shares = []
     for batch in window:
         share = torch.zeros((), device=run.device)
         for piece in split(batch, max_clips):
             with named(piece, names):
                 targets = piece["labels"].to(run.device, non_blocking=True)
-                losses = clip_losses(run.loss, forward(run.model, piece, run.device, run.precision), targets)
-                part = (losses * run.class_weights[targets]).sum() / total_weight
+                losses = clip_losses(run.train_loss, forward(run.model, piece, run.device, run.precision), targets)
+                part = (losses * _clip_weights(run, targets)).sum() / total_weight
                 run.scaler.scale(part).backward()
                 share += part.detach()
         shares.append(share)
     return shares
+
+
+def _clip_weights(run: Run, labels: Tensor) -> Tensor:
+    """Weights (B,) of clips in the mean of the loss."""
+    return torch.ones(len(labels), device=labels.device) if run.class_weights is None else run.class_weights[labels]
 
 
 def update(run: Run) -> None:

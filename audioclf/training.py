@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from .evaluation import Evaluation, evaluate_loader
 from .interrupt import Interrupt
 from .loaders import prefetch, stop_workers, worker_deaths_told
 from .memory import memory_limit, out_of_memory_told
+from .metrics import NAMES
 from .models.backbone import load_feature_extractor
 from .models.classifier import build_classifier, freeze, load_classifier, place
 from .progress import board_errors_told_once, results_table
@@ -36,7 +38,8 @@ class TrainResult:
     """What a run has made.
 
     Attributes:
-        best_metrics: Validation metrics of the best epoch: `loss`, `accuracy`, `accuracy_ci`, `uar`, `macro_f1`.
+        best_metrics: Validation metrics of the best epoch: `loss`, and those of `audioclf.metrics`, for example
+            `accuracy`, with their 95 % intervals, for example `accuracy_ci`.
         best_epoch: The epoch they are from, counted from 1.
         test_metrics: Metrics of the best checkpoint on the test part; None when the data has none.
         history: The rows of history.jsonl.
@@ -117,7 +120,7 @@ def _run(
     )
     if saved is not None:
         resume.check_data(saved, splits, decoded, choose_precision(config.precision, device))
-    model = build_classifier(source, config.head, splits.labels)
+    model = build_classifier(source, config.head, splits.labels, splits.multi_label)
     earlier = None if saved is None else (saved.history, saved.state.step + saved.state.skipped_steps)
     run = set_up(config, device, output_dir, splits, decoded, model, extractor, earlier)
     try:
@@ -143,7 +146,7 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
             with run.log.paused():
                 evaluation = _evaluate(run, "valid")
                 with interrupt.deferred():
-                    is_best = state.is_better(evaluation, config.metric_for_best)
+                    is_best = state.is_better(evaluation, run.metric)
                     if is_best and not _saved(run, resume.save_best, evaluation):
                         run.reporter.say(f"Epoch {state.epoch} is the best so far, but lost: 'best' is of another one.")
                         is_best = False
@@ -154,7 +157,7 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
                     state.next_epoch()
                     _saved(run, resume.save_last, evaluation)
         if state.last_epoch < config.num_epochs:
-            run.reporter.say(f"No better {config.metric_for_best} for {config.patience} epochs: stopping.")
+            run.reporter.say(f"No better {NAMES[run.metric]} for {config.patience} epochs: stopping.")
     except (KeyboardInterrupt, SystemExit):
         if interrupt.requested and not interrupt.insisted and (resume.is_saved(run) or _saved(run, resume.save_last)):
             where = f"step {state.step} of {run.num_steps}"
@@ -207,14 +210,14 @@ def _saved(run: Run, save: Callable[..., None], *arguments: Any) -> bool:
     return True
 
 
-def _evaluate(run: Run, part: str, model: nn.Module | None = None) -> Evaluation:
+def _evaluate(run: Run, part: str, model: nn.Module | None = None, thresholds: np.ndarray | None = None) -> Evaluation:
     return evaluate_loader(
         model or run.model,
         run.loaders[part],
         run.loss,
-        num_classes=run.model.config.num_labels,
         device=run.device,
         precision=run.precision,
+        thresholds=thresholds,
     )
 
 
@@ -230,14 +233,15 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
         )
     if state.best is None:
         raise TrainingError(
-            "No epoch had a finite validation loss, so there is no best checkpoint; lower learning_rate."
+            f"No epoch had a finite validation loss and {NAMES[run.metric]}, so there is no best checkpoint: lower "
+            "learning_rate, or choose another metric_for_best."
         )
     checkpoint_dir = output_dir / "best"
     test = None
     if "test" in run.loaders:
         best_model = place(load_classifier(str(checkpoint_dir), config.head), run.device, config.frontend)
         freeze(best_model, config.freeze)
-        test = _evaluate(run, "test", best_model)
+        test = _evaluate(run, "test", best_model, state.best.classes.get("threshold"))
     for name in ("best", "last"):
         checkpoint.keep(output_dir / name, num_earlier=0)
     values = {"best_epoch": state.best_epoch, "best_metrics": state.best.metrics}

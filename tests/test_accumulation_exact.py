@@ -15,8 +15,9 @@ from audioclf.collate import Collator
 from audioclf.config import TrainConfig
 from audioclf.interrupt import Interrupt
 from audioclf.loaders import make_loader, prefetch
-from audioclf.models.classifier import build_classifier, build_loss
+from audioclf.models.classifier import build_classifier
 from audioclf.models.frontend import min_samples
+from audioclf.models.losses import build_loss
 from audioclf.run import Run, _optimizer
 from audioclf.sampling import LengthBucketSampler
 from audioclf.training import _epoch
@@ -85,7 +86,9 @@ def ours(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> tuple[list
         device=CPU,
         precision="fp32",
         model=trained,
-        loss=build_loss("cross_entropy", CONFIG),
+        loss=build_loss("auto", CONFIG),
+        train_loss=build_loss("auto", CONFIG),
+        metric="accuracy",
         class_weights=weights,
         optimizer=_optimizer(trained, config, CPU),
         scaler=torch.amp.GradScaler("cpu", enabled=False),

@@ -14,8 +14,9 @@ from transformers import AutoModel, HubertConfig, Wav2Vec2Config, WavLMConfig
 
 from audioclf.models import attention as attention_module
 from audioclf.models.attention import attention, use_own_attention
-from audioclf.models.classifier import build_classifier, build_loss
+from audioclf.models.classifier import build_classifier
 from audioclf.models.dropout import dropped_positions
+from audioclf.models.losses import build_loss
 from audioclf.run import State
 from audioclf.runtime import autocast
 from audioclf.step import backward
@@ -134,7 +135,7 @@ class TestEncoder:
         lengths = torch.tensor([9000 if padded else 16_000, 16_000])
         batch = {"input_values": torch.randn(2, 16_000), "labels": torch.tensor([0, 1])}
         batch["attention_mask"] = (torch.arange(16_000) < lengths[:, None]).long()
-        run = SimpleNamespace(model=model, device=meta, precision="fp32", loss=build_loss("cross_entropy", config))
+        run = SimpleNamespace(model=model, device=meta, precision="fp32", train_loss=build_loss("auto", config))
         run.scaler, run.class_weights = torch.amp.GradScaler("cpu", enabled=False), torch.ones(2, device=meta)
         run.state, run.optimizer = State(), torch.optim.AdamW(model.parameters())
         run.loaders = {"train": SimpleNamespace(dataset=SimpleNamespace(names=["a.wav", "b.wav"]))}

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from transformers import HubertConfig
 
-from audioclf.config import TrainConfig, default_cache_dir, nearest
+from audioclf.config import Metric, TrainConfig, default_cache_dir, nearest
 from audioclf.errors import AudioclfError, ConfigError
 
 NAN, INF = float("nan"), float("inf")
@@ -62,11 +63,11 @@ def choice(name: str, choices: str, near: tuple[str, str]) -> list:
         *choice("precision", "auto, fp32, bf16, fp16", ("fp23", "fp32")),
         *choice("device", "auto, cuda, mps, cpu", ("CUDA:cuda", "cuda")),
         *choice("freeze", "none, feature_encoder, backbone", ("feature-encoder", "feature_encoder")),
-        *choice("metric_for_best", "accuracy, uar, macro_f1, loss", ("macro-f1", "macro_f1")),
+        *choice("metric_for_best", ", ".join(get_args(Metric)), ("macro-f1", "macro_f1")),
         *choice("bad_audio", "auto, skip, error", ("skipp", "skip")),
         *choice("head", "mean, attention", ("attn", "attention"))[1:],
         ("head", "atention", "head='atention' is not one of mean, attention; did you mean 'attention'?"),
-        ("loss", "crossentropy", "loss='crossentropy' is not one of cross_entropy; did you mean 'cross_entropy'?"),
+        ("loss", "focal", "loss='focal' is not one of auto."),
         ("output_dir", "", "output_dir is empty: name a folder for the results."),
     ],
 )

@@ -13,7 +13,9 @@ LAYERS = [
     {
         "audio",
         "augment",
+        "intervals",
         "metrics",
+        "ranking",
         "runtime",
         "memory",
         "models.frontend",
@@ -22,12 +24,12 @@ LAYERS = [
         "models.dropout",
         "models.positional",
     },
-    {"cache", "models.attention", "models.backbone", "models.hf"},
+    {"cache", "models.attention", "models.backbone", "models.hf", "models.losses"},
     {
         *{f"datasets.{path.stem}" for path in (PACKAGE / "datasets").glob("*.py")},
         *("clips", "collate", "features", "sampling", "models.classifier"),
     },
-    {"evaluation", "export", "loaders", "progress"},
+    {"evaluation", "export", "loaders", "objective", "progress"},
     {"run", "resume", "step", "training", "inference"},
     {"cli", "__main__"},
 ]

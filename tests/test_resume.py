@@ -251,7 +251,7 @@ class TestWhatMayChange:
             {"weight_decay": 0.1},
             {"seed": 1},
             {"head": "attention"},
-            {"loss": "cross_entropy"},
+            {"loss": "auto"},
             {"model": tiny_config(hidden_size=64)},
             {"precision": "bf16"},
             {"freeze": "backbone"},

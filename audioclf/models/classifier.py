@@ -1,4 +1,4 @@
-"""`AudioClassifier`: an encoder and a head; building it, loading it, and the loss that trains it.
+"""`AudioClassifier`: an encoder and a head; building it and loading it.
 
 Shapes: B batch, T samples, C classes.
 """
@@ -21,15 +21,10 @@ from .attention import use_own_attention
 from .dropout import use_gap_dropout
 from .frontend import encode_waveform
 from .heads import HEADS
-from .hf import AudioclfConfig, register
+from .hf import MULTI_LABEL, SINGLE_LABEL, AudioclfConfig, register
 from .positional import use_fft_positions
 
 HeadBuilder = Callable[[PretrainedConfig], nn.Module]
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-LOSSES: dict[str, Callable[[PretrainedConfig], Loss]] = {
-    "cross_entropy": lambda config: nn.CrossEntropyLoss(reduction="none")
-}
 
 
 class AudioClassifier(nn.Module):
@@ -58,6 +53,11 @@ class AudioClassifier(nn.Module):
     def config(self) -> PretrainedConfig:
         """The encoder's config, which knows the labels."""
         return self.backbone.config
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a clip may have several classes, or none."""
+        return self.config.problem_type == MULTI_LABEL
 
     @property
     def labels(self) -> list[str]:
@@ -103,7 +103,9 @@ class AudioClassifier(nn.Module):
         return self.head(list(frames), mask)
 
 
-def build_classifier(model: Any, head: str | HeadBuilder, labels: Sequence[str]) -> AudioClassifier:
+def build_classifier(
+    model: Any, head: str | HeadBuilder, labels: Sequence[str], multi_label: bool = False
+) -> AudioClassifier:
     """An encoder with a head for `labels`, in fp32.
 
     The head is new, except when `model` is a classification checkpoint with this kind of head and these very labels
@@ -113,6 +115,7 @@ def build_classifier(model: Any, head: str | HeadBuilder, labels: Sequence[str])
         model: Hub id, folder, config.json or transformers config, as `TrainConfig.model`.
         head: `mean`, `attention` or a callable `config -> nn.Module`.
         labels: Class names; their order gives the ids.
+        multi_label: Whether a clip may have several of them, or none.
 
     Raises:
         CheckpointError: when the weights cannot be loaded.
@@ -122,7 +125,8 @@ def build_classifier(model: Any, head: str | HeadBuilder, labels: Sequence[str])
     config = backbones.load_config(model)
     if backbones.has_weights(model) and _head_of(config) is not None:
         same_labels = [config.id2label.get(index) for index in range(config.num_labels)] == list(labels)
-        if same_labels and _head_of(config) == head_name(head):
+        same_task = (config.problem_type == MULTI_LABEL) == multi_label
+        if same_labels and same_task and _head_of(config) == head_name(head):
             return load_classifier(model, head)
     if isinstance(config, AudioclfConfig):
         backbone = backbones.random_backbone(config.encoder_config())
@@ -135,6 +139,7 @@ def build_classifier(model: Any, head: str | HeadBuilder, labels: Sequence[str])
         backbone = backbones.random_backbone(config)
     backbone.config.id2label = dict(enumerate(labels))
     backbone.config.label2id = {label: index for index, label in enumerate(labels)}
+    backbone.config.problem_type = MULTI_LABEL if multi_label else SINGLE_LABEL
     return AudioClassifier(backbone, _new_head(head, backbone.config), head_name(head))
 
 
@@ -151,6 +156,8 @@ def load_classifier(model: str, head: str | HeadBuilder | None = None) -> AudioC
     register()
     config = backbones.load_config(model)
     name = _head_of(config)
+    if config.problem_type == "regression":
+        raise CheckpointError(f"{model!r} predicts a number (regression), no class: audioclf only has classifiers.")
     if name is None:
         raise CheckpointError(
             f"{model!r} is no classifier but {' '.join(config.architectures or ['an encoder'])}: "
@@ -182,25 +189,6 @@ def head_name(head: str | HeadBuilder) -> str:
     if isinstance(head, str):
         return head
     return f"{head.__module__}.{getattr(head, '__qualname__', type(head).__qualname__)}"
-
-
-def build_loss(loss: str | Callable[[PretrainedConfig], Loss], config: PretrainedConfig) -> Loss:
-    """The loss `(logits (B, C), labels (B,)) -> one value a clip (B,)`.
-
-    Raises:
-        ConfigError: when a callable of the user's own builds none.
-    """
-    advice = (
-        "loss= takes a callable that builds a loss from the model's config, for example "
-        "lambda config: torch.nn.CrossEntropyLoss(reduction='none', label_smoothing=0.1)."
-    )
-    try:
-        built = LOSSES[loss](config) if isinstance(loss, str) else loss(config)
-    except TypeError as error:
-        raise ConfigError(f"The loss could not be built ({error}): {advice}") from error
-    if not callable(built):
-        raise ConfigError(f"The loss builder gave {type(built).__name__}, which is not callable: {advice}")
-    return built
 
 
 def freeze(classifier: AudioClassifier, part: Freeze) -> None:

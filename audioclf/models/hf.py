@@ -14,6 +14,9 @@ from ..errors import CheckpointError
 from .backbone import encode
 from .heads import HEADS
 
+SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
+"""What transformers calls the tasks, as a config's `problem_type`."""
+
 
 class AudioclfConfig(PretrainedConfig):
     """Config of an encoder (its own config, as a dict) with one of audioclf's heads (its name)."""
@@ -29,6 +32,7 @@ class AudioclfConfig(PretrainedConfig):
         """The encoder's config, knowing the labels."""
         config = AutoConfig.for_model(**self.encoder)
         config.id2label, config.label2id = self.id2label, self.label2id
+        config.problem_type = self.problem_type
         return config
 
 
@@ -55,9 +59,15 @@ class AudioclfForAudioClassification(PreTrainedModel):
     def forward(
         self, input_values: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
     ) -> SequenceClassifierOutput:
-        """Logits (B, C) of normalised waveforms (B, T), and the mean cross entropy when labels (B,) are given."""
-        logits = self.head(*encode(self.backbone, input_values, attention_mask))
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        """Logits (B, C) of normalised waveforms (B, T), and the mean cross entropy when labels are given.
+
+        Labels are ids (B,), or (B, C) of 0 and 1 in a multi-label task.
+        """
+        logits, loss = self.head(*encode(self.backbone, input_values, attention_mask)), None
+        if labels is not None and self.config.problem_type == MULTI_LABEL:
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        elif labels is not None:
+            loss = nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     @torch.no_grad()

@@ -40,7 +40,7 @@ OPTIONS = {
     "--precision fp8": "fp8",
     "--lr-schedule lineer": "lineer",
     "--head atention": "head='atention' is not one of mean, attention; did you mean 'attention'?",
-    "--loss focal": "loss='focal' is not one of cross_entropy",
+    "--loss focal": "loss='focal' is not one of auto",
     "--class-weights ballanced": "ballanced",
     "--cache-features True": "cache_features=True keeps what a frozen encoder gives",
     "--cache-features True --freeze backbone --augment noise": "augment changes the clip in every epoch",
