@@ -58,7 +58,7 @@ class TrainConfig:
     """`auto`: cross entropy; or (in Python) a callable that builds from the encoder's config a loss of each clip."""
 
     class_weights: ClassWeights = None
-    """Weight of each class (multi-label: of the clips with it) in the loss: `balanced`, the same say, or one a label."""
+    """Weight of each class (multi-label: of clips with it) in the loss: `balanced`, the same say; or one a label."""
 
     num_epochs: int = 10
     """Passes over the training clips."""
@@ -121,7 +121,7 @@ class TrainConfig:
     """Share of the training clips held out for validation when the data has no valid part."""
 
     metric_for_best: Metric = "auto"
-    """Validation metric that chooses the best checkpoint; auto: the data's usual one, else accuracy (multi-label: map)."""
+    """Validation metric that chooses the best checkpoint; auto: the usual one of the data, else accuracy or map."""
 
     patience: int | None = None
     """Stop after this many epochs in a row without a better validation metric."""
