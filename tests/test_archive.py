@@ -5,9 +5,11 @@ import io
 import os
 import random
 import re
+import stat
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -239,3 +241,100 @@ def test_two_processes_at_once(tmp_path, place):
     (folder,) = unpacked(place)
     assert said == {f"{folder} 300\n"}
     assert set(tree(folder).values()) == {content}
+
+
+def pack_zip(path: Path, members: dict[str, bytes], modes: dict[str, int] | None = None, **options) -> Path:
+    with zipfile.ZipFile(path, "w", **options) as file:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = file.compression
+            info.external_attr = (modes or {}).get(name, 0) << 16
+            file.writestr(info, content)
+    return path
+
+
+class TestZip:
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+    @pytest.mark.parametrize("ending", ["zip", "ZIP", "dat"])
+    def test_a_good_archive(self, tmp_path, place, compression, ending):
+        archive = pack_zip(tmp_path / f"x.{ending}", {"genres/": b"", **GOOD}, compression=compression)
+        folder = unpack(archive, place, LIMIT)
+        assert tree(folder) == GOOD
+        assert unpacked(place) == [folder]
+        assert unpack(archive, place, LIMIT) == folder
+
+    def test_modes_of_files_are_not_taken_over(self, tmp_path, place):
+        modes = {"a.wav": stat.S_IFREG | 0o4777, "b/": stat.S_IFDIR | 0o000}
+        folder = unpack(pack_zip(tmp_path / "x.zip", {"a.wav": b"1", "b/": b"", "b/c.wav": b"2"}, modes), place, LIMIT)
+        assert tree(folder) == {"a.wav": b"1", "b/c.wav": b"2"}
+        assert not os.stat(folder / "a.wav").st_mode & 0o7000
+
+    def test_folders_of_windows(self, tmp_path, place):
+        archive = pack_zip(tmp_path / "x.zip", {"a\\": b"", "a\\b.wav": b"1"})
+        assert tree(unpack(archive, place, LIMIT)) == {"a/b.wav": b"1"}
+
+    def test_an_empty_archive(self, tmp_path, place):
+        assert tree(unpack(pack_zip(tmp_path / "x.zip", {}), place, LIMIT)) == {}
+
+    def test_a_tar_that_holds_a_zip_is_a_tar(self, tmp_path, place):
+        """Neither its first member's name nor a zip at its end make it one."""
+        inner = pack_zip(tmp_path / "inner.zip", {"evil.wav": b"1"}).read_bytes()
+        archive = pack(tmp_path / "x.tar", member("PK.wav", b"2"), member("inner.zip", inner), mode="w")
+        assert tree(unpack(archive, place, LIMIT)) == {"PK.wav": b"2", "inner.zip": inner}
+
+    @pytest.mark.parametrize(
+        "name", ["../../canary", "a/../../../canary", "/canary", "..\\..\\canary", "\\canary", "C:\\canary", "c:canary"]
+    )
+    def test_members_outside(self, tmp_path, place, name):
+        archive = pack_zip(tmp_path / "x.zip", {"first.wav": b"1", name: b"dead", "last.wav": b"1"})
+        before = tree(tmp_path)
+        with pytest.raises(DatasetError, match=re.escape(f"x.zip' holds {name!r}, {OUTSIDE}")):
+            unpack(archive, place, LIMIT)
+        assert tree(tmp_path) == before
+        assert not unpacked(place)
+
+    @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
+    def test_links_and_devices(self, tmp_path, place, kind):
+        archive = pack_zip(tmp_path / "x.zip", {"first.wav": b"1", "door": b"../../.."}, {"door": kind | 0o777})
+        with pytest.raises(DatasetError, match=re.escape(f"x.zip' holds 'door', {LINK}")):
+            unpack(archive, place, LIMIT)
+        assert not unpacked(place)
+
+    def test_the_bound(self, tmp_path, place):
+        archive = pack_zip(tmp_path / "x.zip", {"a.wav": bytes(LIMIT), "b.wav": b"1"}, compression=zipfile.ZIP_DEFLATED)
+        with pytest.raises(
+            DatasetError, match=r"'b\.wav', which makes it more than 0\.0 GiB unpacked; this archive is"
+        ):
+            unpack(archive, place, LIMIT)
+        assert not unpacked(place)
+        assert unpack(archive, place, LIMIT + 1).is_dir()
+
+    def test_a_size_that_lies(self, tmp_path, place):
+        """What is unpacked is what was announced, or nothing."""
+        archive = pack_zip(tmp_path / "x.zip", {"a.wav": bytes(LIMIT)}, compression=zipfile.ZIP_DEFLATED)
+        size = LIMIT.to_bytes(4, "little")
+        assert archive.read_bytes().count(size) == 2
+        archive.write_bytes(archive.read_bytes().replace(size, (1000).to_bytes(4, "little")))
+        with pytest.raises(DatasetError, match=r"x\.zip' cannot be unpacked \(Bad CRC-32 .*\); fetch it again\.$"):
+            unpack(archive, place, LIMIT)
+        assert not unpacked(place)
+
+    @pytest.mark.parametrize("how", [how for how in DAMAGE if how not in ("no archive", "empty")])
+    def test_damage(self, tmp_path, place, how):
+        noise = random.Random(0).randbytes(200_000)
+        archive = pack_zip(tmp_path / "x.zip", {"a.wav": noise, "b.wav": noise[::-1]})
+        archive.write_bytes(DAMAGE[how](archive.read_bytes()))
+        with pytest.raises(DatasetError, match=r"x\.zip' cannot be unpacked \([^\n]*\); fetch it again\.$"):
+            unpack(archive, place, LIMIT)
+        assert not unpacked(place)
+
+    @pytest.mark.parametrize(("field", "value"), [(6, 1), (8, 97)])
+    def test_a_password_or_an_unknown_compression(self, tmp_path, place, field, value):
+        archive = pack_zip(tmp_path / "x.zip", {"a.wav": b"1"})
+        content = bytearray(archive.read_bytes())
+        for header in (content.find(b"PK\3\4"), content.find(b"PK\1\2") + 2):
+            content[header + field] = value
+        archive.write_bytes(content)
+        with pytest.raises(DatasetError, match=r"x\.zip' cannot be unpacked \((File .* is encrypted|That compression)"):
+            unpack(archive, place, LIMIT)
+        assert not unpacked(place)
