@@ -256,7 +256,7 @@ def test_wrong_roots(tmp_path):
     (tmp_path / "other" / "x").mkdir(parents=True)
     (tmp_path / "x.txt").write_text("no archive")
     for root, sentence in [
-        (tmp_path / "nowhere", f"gtzan: {str(tmp_path / 'nowhere')!r} is no folder and no archive."),
+        (tmp_path / "nowhere", f"GTZAN: {str(tmp_path / 'nowhere')!r} is no folder and no archive."),
         (
             tmp_path / "other",
             f"{str(tmp_path / 'other')!r} is no GTZAN: there are no folders blues, classical, country",

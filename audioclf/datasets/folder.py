@@ -20,13 +20,13 @@ def examples(root: str | Path) -> list[Example]:
         DatasetError: when there are no class folders with audio in them.
     """
     root = Path(root)
-    folders = [folder for folder in _folders(root) if audio_files(folder)]
+    folders = [folder for folder in subfolders(root) if audio_files(folder)]
     if not folders:
         raise DatasetError(
             f"{str(root)!r} has no folders with audio files in it: expected one folder a class, "
             "or a metadata.csv that lists file_name and label."
         )
-    if all(folder.name.lower() in SPLIT_NAMES and _folders(folder) for folder in folders):
+    if all(folder.name.lower() in SPLIT_NAMES and subfolders(folder) for folder in folders):
         return [
             example for folder in folders for example in _class_folders(folder, split=SPLIT_NAMES[folder.name.lower()])
         ]
@@ -43,7 +43,7 @@ def metadata_files(root: str | Path) -> list[Path]:
     for name in METADATA_NAMES:
         if (root / name).is_file():
             return [root / name]
-    splits = [folder for folder in _folders(root) if folder.name.lower() in SPLIT_NAMES]
+    splits = [folder for folder in subfolders(root) if folder.name.lower() in SPLIT_NAMES]
     tables = {folder: [folder / name for name in METADATA_NAMES if (folder / name).is_file()][:1] for folder in splits}
     bare = [folder.name for folder, found in tables.items() if not found and audio_files(folder)]
     if bare and any(tables.values()):
@@ -65,12 +65,13 @@ def audio_files(root: str | Path) -> list[Path]:
 def _class_folders(root: Path, split: str | None) -> list[Example]:
     return [
         Example(audio=str(path), label=folder.name, split=split)
-        for folder in _folders(root)
+        for folder in subfolders(root)
         for path in audio_files(folder)
     ]
 
 
-def _folders(root: Path) -> list[Path]:
+def subfolders(root: Path) -> list[Path]:
+    """The folders in a folder, sorted; hidden ones and macOS's shadows left out."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
 
 

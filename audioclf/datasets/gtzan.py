@@ -9,16 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DatasetError
-from . import archive
+from . import hub
 from .base import AudioSplits, Example, make_splits
+from .corpus import choose_protocol, find_corpus
 from .folder import audio_files
 from .split import cut_valid
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 PROTOCOLS = ("random", "fault-filtered")
 HUB_ID, HUB_FILE = "marsyas/gtzan", "data/genres.tar.gz"
-FOLDERS = (".", "genres", "genres_original", "Data/genres_original", "gtzan/genres")
-"""Where the genre folders lie in the known copies (the original archive, Kaggle's, torchaudio's)."""
 MAX_UNPACKED_BYTES = 4 * 2**30
 CORRUPT = "jazz.00054"
 RANDOM_VALID_FRACTION, RANDOM_SEED = 0.1, 42
@@ -36,10 +35,18 @@ def load(root: str | Path | None, protocol: str | None, cache_dir: str | Path) -
     Raises:
         DatasetError: when it cannot be found, fetched or read.
     """
-    protocol = protocol or "random"
-    if protocol not in PROTOCOLS:
-        raise DatasetError(f"gtzan has no protocol {protocol!r}; choose {' or '.join(PROTOCOLS)}.")
-    clips, notes = _clips(_genres_folder(root, Path(cache_dir) / "gtzan"))
+    protocol = choose_protocol("gtzan", protocol, PROTOCOLS)
+    folder = find_corpus(
+        _fetch() if root is None else root,
+        title="GTZAN",
+        # Kaggle's copy has pictures in folders of the same names beside it.
+        holds=lambda folder: bool(audio_files(folder / GENRES[0])),
+        lacks=f"there are no folders {', '.join(GENRES[:3])}, ... in it",
+        archives=("genres.tar.gz",),
+        unpack_into=Path(cache_dir) / "gtzan",
+        max_bytes=MAX_UNPACKED_BYTES,
+    )
+    clips, notes = _clips(folder)
     if protocol == "fault-filtered":
         splits = _fault_filtered()
         kept = [replace(clip, split=splits[stem]) for clip in clips if (stem := Path(clip.audio).stem) in splits]
@@ -73,38 +80,15 @@ def _is_riff(path: Path) -> bool:
         return file.read(4) == b"RIFF"
 
 
-def _genres_folder(root: str | Path | None, unpack_into: Path) -> Path:
-    """The folder that holds the ten genre folders, fetched and unpacked if need be."""
-    if root is None:
-        return _find(archive.unpack(_fetch(), unpack_into, MAX_UNPACKED_BYTES))
-    root = Path(root).expanduser()
-    if root.is_file():
-        return _find(archive.unpack(root, unpack_into, MAX_UNPACKED_BYTES))
-    if not root.is_dir():
-        raise DatasetError(f"gtzan: {str(root)!r} is no folder and no archive.")
-    if (root / "genres.tar.gz").is_file() and not any((root / place / GENRES[0]).is_dir() for place in FOLDERS):
-        return _find(archive.unpack(root / "genres.tar.gz", unpack_into, MAX_UNPACKED_BYTES))
-    return _find(root)
-
-
-def _find(root: Path) -> Path:
-    for place in FOLDERS:
-        if (root / place / GENRES[0]).is_dir():
-            return root / place
-    raise DatasetError(f"{str(root)!r} is no GTZAN: there are no folders {', '.join(GENRES[:3])}, ... in it.")
-
-
 def _fetch() -> str:
     from huggingface_hub import hf_hub_download
 
-    try:
+    advice = (
+        "If you have a copy, give its folder or genres.tar.gz as root; to see the library at work without it, take "
+        "the data set demo."
+    )
+    with hub.fetching("GTZAN (1.2 GB)", advice):
         return hf_hub_download(HUB_ID, HUB_FILE, repo_type="dataset")
-    except Exception as error:  # what a network client may raise has no common base
-        reason = str(error).strip().split("\n")[0]
-        raise DatasetError(
-            f"GTZAN (1.2 GB) could not be fetched from the hub ({type(error).__name__}: {reason}). If you have a copy, "
-            "give its folder or genres.tar.gz as root; to see the library at work without it, take the data set demo."
-        ) from error
 
 
 def _fault_filtered() -> dict[str, str]:

@@ -4,6 +4,7 @@ Audio columns are cast to `Audio(decode=False)` and decoded by us, so that neith
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..config import nearest
@@ -40,6 +41,26 @@ def fetch(hub_id: str, config_name: str | None = None) -> Any:
         raise DatasetError(
             f"{hub_id!r} is no file or folder here, and could not be fetched from the hub "
             f"({type(error).__name__}: {reason}); check the name and the network."
+        ) from error
+
+
+@contextmanager
+def fetching(what: str, advice: str) -> Iterator[None]:
+    """Tells in one sentence whatever goes wrong while something is fetched from the hub.
+
+    Args:
+        what: What is fetched, as the beginning of the sentence.
+        advice: What the user can do, as a sentence of its own.
+
+    Raises:
+        DatasetError: with the client's reason.
+    """
+    try:
+        yield
+    except Exception as error:  # what a network client may raise has no common base
+        reason = str(error).strip().split("\n")[0]
+        raise DatasetError(
+            f"{what} could not be fetched from the hub ({type(error).__name__}: {reason}). {advice}"
         ) from error
 
 

@@ -42,7 +42,7 @@ def examples(
         DatasetError: for a table that cannot be read or lacks a column, naming the row where one is wrong.
     """
     path = Path(path)
-    rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
+    rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else read_csv(path)
     if not rows:
         raise DatasetError(f"{str(path)!r} lists no clips.")
     columns = list(dict.fromkeys(column for _, row in rows for column in row))
@@ -90,7 +90,12 @@ def label_names(value: Any, where: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _read_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a CSV or TSV table with a header, each with the number of its line.
+
+    Raises:
+        DatasetError: for a table that cannot be read, naming the line.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             header = file.readline()
