@@ -8,10 +8,37 @@ from typing import Any
 
 from ..config import default_cache_dir
 from ..errors import ConfigError, DatasetError
-from . import demo, folder, gtzan, hub, manifest
+from . import (
+    common_language,
+    crema_d,
+    demo,
+    esc50,
+    fleurs,
+    folder,
+    fsd50k,
+    gtzan,
+    hub,
+    manifest,
+    ravdess,
+    speech_commands,
+    urbansound8k,
+    voxlingua107,
+)
 from .base import SPLIT_NAMES, AudioSplits, make_splits
 
-CORPORA = {"demo": demo, "gtzan": gtzan}
+CORPORA = {
+    "demo": demo,
+    "gtzan": gtzan,
+    "speech_commands": speech_commands,
+    "esc50": esc50,
+    "urbansound8k": urbansound8k,
+    "fsd50k": fsd50k,
+    "ravdess": ravdess,
+    "crema_d": crema_d,
+    "common_language": common_language,
+    "voxlingua107": voxlingua107,
+    "fleurs": fleurs,
+}
 """Data sets that go by a name: modules whose `load` takes, of the options of `load_dataset`, those it has a use for."""
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
@@ -31,18 +58,21 @@ def load_dataset(
     """Finds the clips of a data set, their labels and their official split. Nothing is decoded yet.
 
     Args:
-        name_or_path: The name of a corpus (`gtzan`, `demo`), a folder (class folders, or with a metadata.csv or
-            metadata.jsonl), a CSV, TSV or JSON-lines manifest, a `datasets.Dataset` or `DatasetDict`, or the id of
-            one on the hub.
-        protocol: Which official split or variant: for gtzan `random` or `fault-filtered`, for a hub data set the
-            name of its configuration.
+        name_or_path: The name of a corpus (`gtzan`, `speech_commands`, `esc50`, `urbansound8k`, `fsd50k`, `ravdess`,
+            `crema_d`, `common_language`, `voxlingua107`, `fleurs`, `demo`), a folder (class folders, or with a
+            metadata.csv or metadata.jsonl), a CSV, TSV or JSON-lines manifest, a `datasets.Dataset` or `DatasetDict`,
+            or the id of one on the hub.
+        protocol: Which official split or variant: for gtzan `random` or `fault-filtered`, for speech_commands `35` or
+            `12`, for esc50 `esc50` or `esc10`, for a hub data set the name of its configuration.
         root: Where a named data set lies, as a folder or an archive; for demo the folder to write it in.
-        fold: For data with folds, a corpus or a manifest with that column: the one that is test; the others are train.
+        fold: For data with folds (esc50, urbansound8k, ravdess, crema_d, or a manifest with that column): the one
+            that is test; the others are train.
         label_column: Column of the labels in a manifest or `datasets` object.
         group_column: Column of what must not be on both sides of a split (speaker, artist).
         multi_label: Whether a clip may have several labels, or none: a list, or a text that separates them by commas.
             When not given: lists are, and the columns `labels` and `tags` of a table.
-        labels: Class names in the order of their ids; what the data says, or sorted, when not given.
+        labels: Class names in the order of their ids; what the data says, or sorted, when not given. For the corpora
+            of languages (common_language, voxlingua107, fleurs): those wanted.
         cache_dir: Where archives are unpacked and demo is written; ~/.cache/audioclf when not given.
 
     Raises:
