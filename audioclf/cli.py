@@ -27,11 +27,12 @@ class DataOptions:
     """How to read the data set."""
 
     protocol: str | None = None
-    """Official split or variant; for gtzan random or fault-filtered, for a hub data set its configuration."""
+    """Official split or variant: for gtzan random or fault-filtered, for speech_commands 35 or 12, for esc50 esc50 or
+    esc10, for a hub data set its configuration."""
     root: str | None = None
     """Where a named data set lies, as a folder or an archive."""
     fold: str | None = None
-    """For a manifest with a column fold: the one that is test."""
+    """For a corpus with official folds, or a manifest with a column fold: the one that is test."""
     label_column: str | None = None
     """Column of the labels."""
     group_column: str | None = None
@@ -39,7 +40,7 @@ class DataOptions:
     multi_label: bool | None = None
     """Whether a clip may have several labels, separated by commas; so in a column labels or tags, when not given."""
     labels: tuple[str, ...] | None = None
-    """Class names in the order of their ids."""
+    """Class names in the order of their ids; for a corpus of languages those wanted."""
 
 
 def train(
@@ -51,7 +52,8 @@ def train(
     """Fine-tune an encoder on labelled clips and keep the best checkpoint.
 
     Args:
-        data: gtzan, demo, a folder of class folders, a CSV, TSV or JSON-lines manifest, or a hub data set id.
+        data: A corpus by name (gtzan, speech_commands, esc50, ...: docs/corpora.md), demo, a folder of class folders,
+            a CSV, TSV or JSON-lines manifest, or a hub data set id.
         valid: Validation data of its own, read with the same columns and labels; else the data's valid part, else a
             share of train.
         options: How to read the data set.
