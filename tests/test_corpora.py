@@ -173,7 +173,7 @@ class TestSpeechCommands:
         refused("speech_commands", sentence, root=tmp_path)
 
     def test_version_1_with_lists_from_windows(self, tmp_path):
-        splits = load_dataset("speech_commands", root=self.corpus(tmp_path, version=1, end="\r\n"))
+        splits = load_dataset("speech_commands", root=self.corpus(tmp_path, version=1, end=" \r\n"))
         assert splits.labels == (*self.WORDS[:-2], "yes")
         assert sizes(splits) == (22, 11, 11)
 
@@ -342,6 +342,12 @@ class TestESC50:
         shutil.rmtree(tmp_path / "audio")
         sentence = f"{table!r}: there is no clip of 'dog', and 40 of its 40 clips are missing, for example {missing!r}"
         refused("esc50", sentence, root=tmp_path)
+
+    def test_tables_without_rows(self, tmp_path):
+        write_table(tmp_path / "meta" / "esc50.csv", self.HEADER)
+        refused("esc50", "esc50.csv': there are no clips in it; fetch it again.", root=tmp_path)
+        write_table(tmp_path / "meta" / "esc50.csv", self.HEADER, ("a.wav", 1, 3, "cow", False, 1, "A"))
+        refused("esc50", "esc50.csv': there are no clips in it", root=tmp_path, protocol="esc10")
 
     @pytest.mark.parametrize(
         ("header", "row", "sentence"),

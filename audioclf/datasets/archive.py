@@ -114,7 +114,7 @@ def _members(archive: Path) -> Iterator[_Member]:
                 kind = stat.S_IFMT(info.external_attr >> 16)  # 0 when packed where files have no such mode
                 is_folder = info.filename.endswith(("/", "\\"))
                 is_file = not is_folder and kind in (0, stat.S_IFREG)
-                # Not bound by its name: two members of one name are two members.
+                # Opened by its entry and not by its name, which two members may share.
                 yield _Member(info.filename, info.file_size, is_file, is_folder, lambda info=info: packed.open(info))
         return
     with tarfile.open(archive) as tar:

@@ -13,7 +13,7 @@ from .folder import subfolders
 from .manifest import read_csv
 
 SEARCH_DEPTH = 2
-"""Folders that may lie between the root that is given and the corpus: copies are often packed once or twice more."""
+"""How many folders below the root a corpus may lie: copies are often packed once or twice more."""
 
 
 def require_root(root: str | Path | None, title: str, source: str) -> str | Path:
@@ -137,8 +137,10 @@ def present(examples: Sequence[Example], labels: Sequence[str], where: str) -> t
         where: The folder or the list, for the message.
 
     Raises:
-        DatasetError: for a copy that broke off, in which a class has no clip and would never be right.
+        DatasetError: for no clips, and for a copy that broke off, in which a class has none and would never be right.
     """
+    if not examples:
+        raise DatasetError(f"{where}: there are no clips in it; fetch it again.")
     there = [e for e in examples if not isinstance(e.audio, str) or os.path.isfile(e.audio)]
     missing = sorted({e.audio for e in examples if isinstance(e.audio, str)} - {e.audio for e in there})
     loss = f"{len(missing)} of its {len(examples)} clips are missing, for example {missing[0]!r}" if missing else ""

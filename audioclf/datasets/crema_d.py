@@ -13,7 +13,7 @@ from .base import AudioSplits
 from .corpus import find_corpus, require_root
 from .folder import audio_files
 
-SOURCE = "https://github.com/CheyneyComputerScience/CREMA-D (the folder AudioWAV, 0.6 GB)"
+SOURCE = "https://github.com/CheyneyComputerScience/CREMA-D (its folder AudioWAV)"
 EMOTIONS = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 NAME = re.compile(r"(\d{4})_[A-Z]{3}_([A-Z]{3})_[A-Z]{1,2}\.wav")
 """Not the mp3s, which are the same clips."""

@@ -11,7 +11,7 @@ from .base import AudioSplits, Example, make_splits, split_name
 from .corpus import find_corpus, labels_by_id, present, read_table, require_root
 from .manifest import label_names
 
-SOURCE = "https://zenodo.org/records/4060432 (FSD50K.*, 33 GB, to be unpacked into one folder)"
+SOURCE = "https://zenodo.org/records/4060432 (all of its zips, to be unpacked into one folder)"
 GROUND_TRUTH = "FSD50K.ground_truth"
 
 
