@@ -123,6 +123,8 @@ def predict(
 ) -> int:
     """Classify audio files; one that cannot be read is reported and the rest go on.
 
+    In a multi-label task a star marks the classes that are detected: whose score reaches their threshold.
+
     Args:
         checkpoint: A folder or hub id.
         files: Audio files.
@@ -148,7 +150,8 @@ def predict(
         if json_lines:
             print(json.dumps({"file": file, "scores": scores}, ensure_ascii=False), flush=True)
         else:
-            print(f"{file}: " + ", ".join(f"{entry['label']} {entry['score']:.3f}" for entry in scores), flush=True)
+            shown = (f"{e['label']} {e['score']:.3f}{'*' * e.get('detected', False)}" for e in scores)
+            print(f"{file}: {', '.join(shown)}", flush=True)
     return USAGE_ERROR if num_failed else 0
 
 

@@ -55,7 +55,7 @@ class TrainConfig:
     """`mean`, `attention`, or (in Python) a callable that builds a module from the encoder's config."""
 
     loss: Any = "auto"
-    """`auto`: cross entropy; or (in Python) a callable that builds from the encoder's config a loss of each clip."""
+    """Cross entropy (`auto`), or (in Python) a callable that builds a loss of one value a clip from the config."""
 
     class_weights: ClassWeights = None
     """Weight of each class (multi-label: of clips with it) in the loss: `balanced`, the same say; or one a label."""

@@ -19,16 +19,13 @@ def choose_metric(config: TrainConfig, splits: AudioSplits) -> str:
         ConfigError: when this data does not have it.
     """
     known = metrics_of(splits.multi_label, len(splits.labels))
-    if config.metric_for_best == "auto":
-        return splits.metric or known[0]
-    if config.metric_for_best not in known:
+    chosen = (splits.metric or known[0]) if config.metric_for_best == "auto" else config.metric_for_best
+    if chosen not in known:
         kind = (
             "multi-label data" if splits.multi_label else f"data of one label a clip and {len(splits.labels)} classes"
         )
-        raise ConfigError(
-            f"metric_for_best={config.metric_for_best!r} is no metric of {kind}: choose one of {', '.join(known)}."
-        )
-    return config.metric_for_best
+        raise ConfigError(f"metric_for_best={chosen!r} is no metric of {kind}: choose one of {', '.join(known)}.")
+    return chosen
 
 
 def build_losses(

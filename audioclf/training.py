@@ -288,7 +288,13 @@ def _load_splits(data: Any, valid: Any, config: TrainConfig) -> AudioSplits:
             )
         (clips,) = [other.valid] if other.valid else other.parts.values()
         clips = [replace(clip, split="valid") for clip in clips]
-        splits = make_splits([*splits.train, *clips, *splits.test], name=splits.name, labels=splits.labels)
+        splits = make_splits(
+            [*splits.train, *clips, *splits.test],
+            name=splits.name,
+            labels=splits.labels,
+            notes=splits.notes,
+            metric=splits.metric,
+        )
     if not splits.train:
         raise DatasetError(f"{splits.name}: has no train part, only {' and '.join(splits.parts)}.")
     return splits if splits.valid else cut_valid(splits, config.valid_fraction, config.seed)

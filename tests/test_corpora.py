@@ -305,7 +305,7 @@ class TestESC50:
         assert Counter(example.group for example in splits.test) == {"50": 2, "53": 2, "510": 2, "547": 2}
         assert splits.notes == (
             "The test part is fold 5, whose score alone is not the official one: that is the mean over all 5 folds, "
-            "which audioclf.cross_validate(..., folds='official') gives.",
+            "with a run for each fold=.",
         )
         check_groups_apart(splits)
 
@@ -443,8 +443,8 @@ class TestRAVDESS:
             assert example.group == Path(example.audio).parent.name[-2:]
         assert splits.notes == (
             "48 of the 1440 clips of ravdess are here.",
-            "ravdess has no official split, so there is no test part: fold= makes one actor the test part, and "
-            "audioclf.cross_validate(..., folds='official') leaves out each actor in turn.",
+            "ravdess has no official split, so there is no test part: fold= makes one actor the test part; "
+            "published scores leave out each actor, or some of them, in turn.",
         )
 
     @pytest.mark.parametrize("fold", [2, "2", "02"])

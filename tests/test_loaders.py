@@ -35,7 +35,8 @@ def clips(tmp_path_factory) -> Clips:
         store=store,
         positions=tuple(range(21)),
         names=tuple(str(i) for i in range(21)),
-        labels=tuple(i % 3 for i in range(21)),
+        groups=np.arange(21),
+        labels=np.arange(21) % 3,
         lengths=np.minimum(lengths, 2000),
         augmentation=Augmentation(0, random_crop=True, noise=True),
     )

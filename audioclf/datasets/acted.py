@@ -50,8 +50,8 @@ def acted_splits(
         notes.append(f"{len(found)} of the {num_clips} clips of {name} are here.")
     if fold is None:
         notes.append(
-            f"{name} has no official split, so there is no test part: fold= makes one actor the test part, and "
-            "audioclf.cross_validate(..., folds='official') leaves out each actor in turn."
+            f"{name} has no official split, so there is no test part: fold= makes one actor the test part; published "
+            "scores leave out each actor, or some of them, in turn."
         )
     else:
         found = hold_out(found, fold, name)

@@ -198,7 +198,7 @@ def make_splits(
         parts[example.split or "train"].append(example)
     splits = AudioSplits(**parts, labels=labels, name=name, notes=notes, metric=metric)
     _check_no_shared_clip(splits)
-    return replace(splits, notes=(*notes, *_shared_group_notes(splits)))
+    return replace(splits, notes=tuple(dict.fromkeys([*notes, *_shared_group_notes(splits)])))
 
 
 def _refuse_measurements(labels: set[str], name: str) -> None:

@@ -171,7 +171,7 @@ def hold_out_or_last(examples: Sequence[Example], fold: int | str | None, name: 
     known = _folds(examples)
     return hold_out(examples, known[-1], name), [
         f"The test part is fold {known[-1]}, whose score alone is not the official one: that is the mean over all "
-        f"{len(known)} folds, which audioclf.cross_validate(..., folds='official') gives."
+        f"{len(known)} folds, with a run for each fold=."
     ]
 
 

@@ -114,7 +114,7 @@ def _manifests(workspace: Path, data: Path) -> list[tuple[Path, str]]:
         "latin.csv": (f"path,label\n{clip},caf\xe9\n".encode("latin-1"), "is not UTF-8"),
         "lines.jsonl": ('{"path": "x.wav"\n', "is not JSON"),
         "list.jsonl": ("[1, 2]\n", "expected an object like"),
-        "nested.jsonl": (json.dumps({"path": clip, "label": ["a", "b"]}) + "\n", "must be a single text or number"),
+        "nested.jsonl": (json.dumps({"path": clip, "label": ["a", ["b"]]}) + "\n", "is no list of labels"),
         "table.txt": ("path,label\n", "is no data set"),
         "no train.csv": (f"path,label,split\n{clip},a,test\n{other},b,test\n", "has no train part"),
         "only valid.csv": (
