@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ from .accumulate import num_windows, windows
 from .augment import Augmentation
 from .clips import DecodedSplits, decode
 from .config import TrainConfig
-from .datasets.base import AudioSplits, make_splits
-from .datasets.load import load_dataset
-from .datasets.split import cut_valid
-from .errors import CheckpointError, ConfigError, DatasetError, TrainingError
+from .datasets.base import AudioSplits
+from .datasets.load import load_with_valid
+from .errors import CheckpointError, TrainingError
 from .evaluation import Evaluation, evaluate_loader
 from .interrupt import Interrupt
 from .loaders import prefetch, stop_workers, worker_deaths_told
@@ -86,7 +85,9 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
             resume.check_options(saved, config)
             if result := _finished(output_dir, config, saved):
                 return result
-        splits = _load_splits(data, valid, config)
+        splits = load_with_valid(
+            data, valid, valid_fraction=config.valid_fraction, seed=config.seed, cache_dir=config.cache_dir
+        )
         # Around all of it, as the backward pass needs them too.
         with (
             deterministic_algorithms(config.deterministic),
@@ -269,35 +270,6 @@ def _finished(output_dir: Path, config: TrainConfig, saved: resume.Saved) -> Tra
 def _result(history: list[dict[str, Any]], output_dir: Path) -> TrainResult:
     values = {name: history[-1][name] for name in ("best_metrics", "best_epoch", "test_metrics")}
     return TrainResult(**values, history=history, checkpoint_dir=output_dir / "best", output_dir=output_dir)
-
-
-def _load_splits(data: Any, valid: Any, config: TrainConfig) -> AudioSplits:
-    """The data set with a train and a valid part."""
-    splits = load_dataset(data, cache_dir=config.cache_dir)
-    if valid is not None:
-        if splits.valid:
-            raise ConfigError(
-                f"{splits.name} has a valid part of its own ({len(splits.valid)} clips), and valid= gives another: "
-                "leave one of them out."
-            )
-        other = load_dataset(valid, cache_dir=config.cache_dir)
-        if not other.valid and len(other.parts) > 1:
-            raise DatasetError(
-                f"{other.name}, given as valid=, has {' and '.join(other.parts)} parts but no valid part; "
-                "give one part."
-            )
-        (clips,) = [other.valid] if other.valid else other.parts.values()
-        clips = [replace(clip, split="valid") for clip in clips]
-        splits = make_splits(
-            [*splits.train, *clips, *splits.test],
-            name=splits.name,
-            labels=splits.labels,
-            notes=splits.notes,
-            metric=splits.metric,
-        )
-    if not splits.train:
-        raise DatasetError(f"{splits.name}: has no train part, only {' and '.join(splits.parts)}.")
-    return splits if splits.valid else cut_valid(splits, config.valid_fraction, config.seed)
 
 
 def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits, saved: resume.Saved | None) -> None:

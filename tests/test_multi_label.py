@@ -125,7 +125,7 @@ class TestARun:
         file = str(chords.parent / "test 1.wav")  # the high tone
         assert main(["predict", str(run.checkpoint_dir), file, "--json"]) == 0
         scores = json.loads(capsys.readouterr().out)["scores"]
-        assert [(entry["label"], entry["detected"]) for entry in scores][0] == ("high", True)
+        assert (scores[0]["label"], scores[0]["detected"]) == ("high", True)
         assert main(["predict", str(run.checkpoint_dir), file]) == 0
         marked = [f"{entry['label']} {entry['score']:.3f}{'*' if entry['detected'] else ''}" for entry in scores]
         assert capsys.readouterr().out == f"{file}: {', '.join(marked)}\n"

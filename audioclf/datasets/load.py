@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from . import (
     voxlingua107,
 )
 from .base import SPLIT_NAMES, AudioSplits, make_splits
+from .split import cut_valid
 
 CORPORA = {
     "demo": demo,
@@ -106,6 +108,48 @@ def load_dataset(
     return _from_object(hub.fetch(name, protocol), name, {**options, "protocol": None})
 
 
+def load_with_valid(
+    data: Any, valid: Any, *, valid_fraction: float, seed: int, cache_dir: str | Path | None
+) -> AudioSplits:
+    """The data set with a train and a valid part.
+
+    Args:
+        data: A data set in any form that `load_dataset` takes.
+        valid: Validation data of its own, in any of these forms; None for the data's valid part, or else a share of
+            its train part.
+        valid_fraction, seed: How large that share is, and which clips are in it.
+        cache_dir: As in `load_dataset`.
+
+    Raises:
+        DatasetError: for data that cannot be found or used, or has no train part.
+        ConfigError: when there would be two valid parts.
+    """
+    splits = load_dataset(data, cache_dir=cache_dir)
+    if valid is not None:
+        if splits.valid:
+            raise ConfigError(
+                f"{splits.name} has a valid part of its own ({len(splits.valid)} clips), and valid= gives another: "
+                "leave one of them out."
+            )
+        other = load_dataset(valid, cache_dir=cache_dir)
+        if not other.valid and len(other.parts) > 1:
+            raise DatasetError(
+                f"{other.name}, given as valid=, has {' and '.join(other.parts)} parts but no valid part; "
+                "give one part."
+            )
+        (clips,) = [other.valid] if other.valid else other.parts.values()
+        splits = make_splits(
+            [*splits.train, *(replace(clip, split="valid") for clip in clips), *splits.test],
+            name=splits.name,
+            labels=splits.labels,
+            notes=splits.notes,
+            metric=splits.metric,
+        )
+    if not splits.train:
+        raise DatasetError(f"{splits.name}: has no train part, only {' and '.join(splits.parts)}.")
+    return splits if splits.valid else cut_valid(splits, valid_fraction, seed)
+
+
 def _corpus(name: str, options: dict[str, Any], cache_dir: Path) -> AudioSplits:
     load = CORPORA[name].load
     given = {**options, "cache_dir": cache_dir}
@@ -115,10 +159,8 @@ def _corpus(name: str, options: dict[str, Any], cache_dir: Path) -> AudioSplits:
 
 
 def _from_path(path: Path, options: dict[str, Any]) -> AudioSplits:
-    labels, columns = (
-        options["labels"],
-        {key: options[key] for key in ("label_column", "group_column", "multi_label", "fold")},
-    )
+    labels = options["labels"]
+    columns = {key: options[key] for key in ("label_column", "group_column", "multi_label", "fold")}
     if path.is_dir() and not folder.metadata_files(path):
         _refuse("a folder of class folders", options, allowed=("labels",))
         return make_splits(folder.examples(path), name=path.name, labels=labels)
