@@ -64,11 +64,13 @@ class DecodedSplits:
         parts: The readable clips of each part that the data set has.
         set_aside: Name and reason of each clip that could not be read.
         notes: Sentences for the user.
+        max_seconds: What longer clips are cut to; None when they are not.
     """
 
     parts: dict[str, Clips]
     set_aside: dict[str, str]
     notes: tuple[str, ...]
+    max_seconds: float | None
 
 
 def decode(
@@ -124,7 +126,7 @@ def decode(
             raise DatasetError(f"{splits.name}: no clip of its {name} part could be read.")
     if "train" in parts:
         _check_classes(splits, parts["train"])
-    return DecodedSplits(parts, set_aside, tuple(_notes(store, ordered)))
+    return DecodedSplits(parts, set_aside, tuple(_notes(store, ordered)), max_seconds)
 
 
 def _check_classes(splits: AudioSplits, train: Clips) -> None:

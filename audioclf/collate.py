@@ -1,14 +1,16 @@
-"""From waveforms to a batch: normalise each clip, pad, mask. Shapes: B batch, T samples."""
+"""From waveforms to a batch: what the encoder takes for each clip, padded, with a mask. Shapes: B batch, T entries."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig, SequenceFeatureExtractor
 
-VARIANCE_FLOOR = 1e-7
+from .models.backbone import backbone_of
 
 
 @dataclass(frozen=True)
@@ -16,24 +18,20 @@ class Collator:
     """Collates `{"waveform", "label", "index"}` items as the checkpoint's feature extractor would.
 
     Attributes:
-        do_normalize: Give each clip zero mean and unit variance over its own samples.
+        prepare: What the encoder takes for one waveform: samples (T,) or a spectrogram (T, ...).
         padding_value: What fills the right of shorter clips.
-        min_samples: Shorter clips are extended with zeros to so many samples, which then count as their own: the
-            encoder gives no frame for less.
     """
 
-    do_normalize: bool
+    prepare: Callable[[np.ndarray], np.ndarray]
     padding_value: float
-    min_samples: int
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Batch: `input_values` (B, T) float32, `attention_mask` (B, T), `index` (B,) int64, `labels` as in `Clips`."""
-        lengths = torch.tensor([max(len(item["waveform"]), self.min_samples) for item in items])
-        input_values = np.full((len(items), int(lengths.max())), self.padding_value, dtype=np.float32)
-        for row, item in enumerate(items):
-            waveform = normalise(item["waveform"]) if self.do_normalize else item["waveform"]
-            input_values[row, : len(waveform)] = waveform
-            input_values[row, len(waveform) : lengths[row]] = 0.0
+        """Batch: `input_values` (B, T, ...) float32, `attention_mask` (B, T), `index` (B,), `labels` as in `Clips`."""
+        inputs = [self.prepare(item["waveform"]) for item in items]
+        lengths = torch.tensor([len(clip) for clip in inputs])
+        input_values = np.full((len(items), int(lengths.max()), *inputs[0].shape[1:]), self.padding_value, np.float32)
+        for row, clip in enumerate(inputs):
+            input_values[row, : len(clip)] = clip
         return {
             "input_values": torch.from_numpy(input_values),
             "attention_mask": (torch.arange(input_values.shape[1]) < lengths[:, None]).long(),
@@ -42,9 +40,7 @@ class Collator:
         }
 
 
-def normalise(waveform: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance (T,); silence stays zero.
-
-    Source: `transformers.Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm`.
-    """
-    return (waveform - waveform.mean()) / np.sqrt(waveform.var() + VARIANCE_FLOOR)
+def make_collator(config: PretrainedConfig, extractor: SequenceFeatureExtractor) -> Collator:
+    """The collator for an encoder and its feature extractor."""
+    prepare = partial(backbone_of(config).prepare, extractor=extractor, config=config)
+    return Collator(prepare, extractor.padding_value)

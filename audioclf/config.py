@@ -49,7 +49,7 @@ class TrainConfig:
     """Delete what an earlier run left in `output_dir`."""
 
     model: Any = "ntu-spml/distilhubert"
-    """Encoder: a hub id, a local folder, or a config.json (or transformers config object) for random weights."""
+    """Encoder: a short name (hubert-base), a hub id, a folder, or a config.json (or config object): random weights."""
 
     head: Any = "mean"
     """`mean`, `attention`, or (in Python) a callable that builds a module from the encoder's config."""

@@ -9,16 +9,18 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, PretrainedConfig, Wav2Vec2FeatureExtractor
+from transformers import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, PretrainedConfig, SequenceFeatureExtractor
 
+from .models.backbone import backbone_of
 from .models.classifier import AudioClassifier
-from .models.hf import AudioclfConfig, AudioclfForAudioClassification
+from .models.hf import AudioclfForAudioClassification
+from .models.loading import AudioclfConfig
 
 METADATA_FILE = "audioclf.json"
 
 
 def save_pretrained(
-    classifier: AudioClassifier, extractor: Wav2Vec2FeatureExtractor, folder: Path, metadata: dict[str, Any]
+    classifier: AudioClassifier, extractor: SequenceFeatureExtractor, folder: Path, metadata: dict[str, Any]
 ) -> None:
     """Writes the files that `audioclf.load` opens, and `transformers.pipeline` too.
 
@@ -60,7 +62,7 @@ def _transformers_form(classifier: AudioClassifier) -> tuple[PretrainedConfig, d
         # Looked up, not built: building a model draws random numbers, which would change the run that saves it.
         known = MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING[type(classifier.config)]
         config, architecture = copy.deepcopy(classifier.config), known.__name__
-        backbone, head = f"{known.base_model_prefix}.", ""
+        backbone, head = f"{backbone_of(config).encoder_name or known.base_model_prefix}.", ""
     else:
         architecture = AudioclfForAudioClassification.__name__
         config = AudioclfConfig(

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import SequenceFeatureExtractor
 
 from . import cache
 from .clips import Clips
-from .collate import Collator
+from .collate import make_collator
 from .config import default_cache_dir
 from .errors import AudioclfError
-from .models import frontend
+from .models.backbone import backbone_of
 from .models.classifier import AudioClassifier
 from .runtime import DTYPES, autocast
 
@@ -98,7 +99,7 @@ def collate_features(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 def cache_features(
     model: AudioClassifier,
     parts: dict[str, Clips],
-    collator: Collator,
+    extractor: SequenceFeatureExtractor,
     *,
     precision: str,
     device: torch.device,
@@ -111,7 +112,7 @@ def cache_features(
     Args:
         model: A classifier on its device, part of whose encoder is frozen.
         parts: The decoded clips, not cropped at random.
-        collator: Normalises a clip as in training.
+        extractor: What makes the encoder's inputs of a clip.
         precision: Arithmetic, and the type the features are kept in.
         device: Where the model is.
         cache_dir: Folder of the cache; ~/.cache/audioclf when not given.
@@ -125,6 +126,7 @@ def cache_features(
         AudioclfError: when the disk is full, the folder cannot be written or a decoded clip cannot be read.
     """
     clips = [(part, index) for part in parts.values() for index in range(len(part))]
+    collator = make_collator(model.config, extractor)
 
     def compute(position: int) -> np.ndarray:
         part, index = clips[position]
@@ -140,13 +142,14 @@ def cache_features(
         features = features.to(DTYPES[precision]).cpu()
         return (features.view(torch.int16) if precision == "bf16" else features).numpy()
 
+    how = f"{precision} {device.type} {model.frontend} {extractor.to_json_string()}"
     where = {
         "identities": [f"{part.store.folder.name} {part.positions[i]} {part.lengths[i]}" for part, i in clips],
-        "recipe": f"v1 {model.frozen} {_hash(model)} {precision} {device.type} {model.frontend} {collator}",
+        "recipe": f"v2 {model.frozen} {_hash(model)} {how}",
         "cache_dir": cache_dir or default_cache_dir(),
         "kind": "features",
     }
-    num_frames = {name: _num_frames(model, part) for name, part in parts.items()}
+    num_frames = {name: _num_frames(model, extractor, part) for name, part in parts.items()}
     num_values = sum(int(frames.sum()) for frames in num_frames.values()) * model.feature_size
     if not at_any_size and not _fit(num_values * DTYPES[precision].itemsize, cache.store_folder(**where)):
         return None
@@ -173,9 +176,10 @@ def _fit(num_bytes: int, folder: Path) -> bool:
     return num_bytes - held <= MAX_DISK_SHARE * shutil.disk_usage(cache_dir).free
 
 
-def _num_frames(model: AudioClassifier, clips: Clips) -> np.ndarray:
+def _num_frames(model: AudioClassifier, extractor: SequenceFeatureExtractor, clips: Clips) -> np.ndarray:
     samples = torch.from_numpy(np.asarray(clips.lengths))
-    return frontend.num_frames(samples, model.config).clamp(min=1).numpy()  # a shorter clip is extended to one frame
+    frames = backbone_of(model.config).num_frames(samples, model.config, extractor)
+    return frames.clamp(min=1).numpy()  # a shorter clip is extended to one frame
 
 
 def _hash(model: AudioClassifier) -> str:
@@ -184,5 +188,5 @@ def _hash(model: AudioClassifier) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, value in model.frozen_part.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:24]

@@ -14,7 +14,7 @@ import torch
 
 from . import audio
 from .clips import decode
-from .collate import Collator
+from .collate import make_collator
 from .config import BadAudio, Device, Precision, check_choice, check_int
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
@@ -22,9 +22,9 @@ from .errors import AudioError, DatasetError
 from .evaluation import evaluate_loader, forward_backing_off, probabilities
 from .export import read_metadata
 from .loaders import make_loader
-from .models.backbone import load_feature_extractor
+from .models.backbone import max_seconds
 from .models.classifier import AudioClassifier, load_classifier, place
-from .models.frontend import min_samples
+from .models.loading import load_feature_extractor
 from .models.losses import build_loss
 from .runtime import choose_device, choose_precision
 from .sampling import LengthBucketSampler
@@ -56,8 +56,8 @@ class Classifier:
         if model.multi_label:
             self.thresholds = np.array(metadata.get("thresholds") or [0.5] * len(self.labels))
         self.sampling_rate = extractor.sampling_rate
-        self.max_seconds = metadata.get("max_seconds")
-        self.collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
+        self.max_seconds = max_seconds(model.config, extractor, metadata.get("max_seconds"))
+        self.collator = make_collator(model.config, extractor)
         self.device = device
         self.precision = precision
         self._max_clips: int | None = None  # what memory allows, once it has run out

@@ -10,16 +10,15 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import SequenceFeatureExtractor
 
 from .clips import Clips, DecodedSplits
-from .collate import Collator
+from .collate import make_collator
 from .config import TrainConfig
 from .errors import ConfigError, ResourceError
 from .features import FeatureClips, cache_features, collate_features
 from .interrupt import SIGNALS
 from .models.classifier import AudioClassifier
-from .models.frontend import min_samples
 from .sampling import LengthBucketSampler
 
 T = TypeVar("T")
@@ -104,7 +103,7 @@ def make_loaders(
     precision: str,
     decoded: DecodedSplits,
     model: AudioClassifier,
-    extractor: Wav2Vec2FeatureExtractor,
+    extractor: SequenceFeatureExtractor,
 ) -> tuple[dict[str, DataLoader], tuple[str, ...]]:
     """The loader of each part, train in a new order every epoch; and sentences for the user.
 
@@ -154,10 +153,10 @@ def _inputs(
     precision: str,
     decoded: DecodedSplits,
     model: AudioClassifier,
-    extractor: Wav2Vec2FeatureExtractor,
+    extractor: SequenceFeatureExtractor,
 ) -> tuple[dict[str, Clips] | dict[str, FeatureClips], Callable, tuple[str, ...]]:
     """The clips of each part, as waveforms or as cached features, what collates them, and sentences for the user."""
-    collator = Collator(extractor.do_normalize, extractor.padding_value, min_samples(model.config))
+    collator = make_collator(model.config, extractor)
     wanted = config.cache_features
     if wanted is None:
         wanted = config.freeze != "none" and not config.random_crop and config.augment == "none"
@@ -166,7 +165,7 @@ def _inputs(
     parts = cache_features(
         model,
         decoded.parts,
-        collator,
+        extractor,
         precision=precision,
         device=device,
         cache_dir=config.cache_dir,

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import SequenceFeatureExtractor
 
 from . import __version__, checkpoint, export
 from .accumulate import num_windows
@@ -136,7 +136,7 @@ class Run:
     num_steps: int
     reporter: Reporter
     output_dir: Path
-    extractor: Wav2Vec2FeatureExtractor
+    extractor: SequenceFeatureExtractor
     metadata: dict[str, Any]
     notes: tuple[str, ...]
     state: State = field(default_factory=State)
@@ -160,7 +160,7 @@ def set_up(
     splits: AudioSplits,
     decoded: DecodedSplits,
     model: AudioClassifier,
-    extractor: Wav2Vec2FeatureExtractor,
+    extractor: SequenceFeatureExtractor,
     earlier: tuple[list[dict[str, Any]], int] | None = None,
 ) -> Run:
     """Puts together what the loop needs and begins the run's files.
@@ -241,7 +241,7 @@ def _metadata(config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, 
         "audioclf_version": __version__,
         "config": config.to_dict(),
         "precision": precision,
-        "max_seconds": config.max_seconds,
+        "max_seconds": decoded.max_seconds,
         "labels": list(splits.labels),
         "data": {
             "name": splits.name,

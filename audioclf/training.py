@@ -24,8 +24,9 @@ from .interrupt import Interrupt
 from .loaders import prefetch, stop_workers, worker_deaths_told
 from .memory import memory_limit, out_of_memory_told
 from .metrics import NAMES
-from .models.backbone import load_feature_extractor
+from .models.backbone import max_seconds
 from .models.classifier import build_classifier, freeze, load_classifier, place
+from .models.loading import encoder_config, load_config, load_feature_extractor, resolve
 from .progress import board_errors_told_once, results_table
 from .run import Run, output_folder, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
@@ -108,12 +109,12 @@ def _run(
 ) -> TrainResult:
     """Builds the model, decodes the data, trains and tests."""
     seed_everything(config.seed)
-    source = config.model if saved is None else str(saved.folder)
+    source = resolve(config.model) if saved is None else str(saved.folder)
     extractor = load_feature_extractor(source)
     decoded = decode(
         splits,
         sampling_rate=extractor.sampling_rate,
-        max_seconds=config.max_seconds,
+        max_seconds=max_seconds(encoder_config(load_config(source)), extractor, config.max_seconds),
         augmentation=Augmentation(config.seed, config.random_crop, noise=config.augment == "noise"),
         bad_audio=config.bad_audio,
         cache_dir=config.cache_dir,
@@ -281,5 +282,10 @@ def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits, saved: resu
     )
     store = next(iter(decoded.parts.values())).store
     run.reporter.say(f"Decoded audio: {store.num_bytes / 2**20:,.0f} MiB in {str(store.folder)!r}.")
+    if decoded.max_seconds < run.config.max_seconds:
+        run.reporter.say(
+            f"note: This encoder hears {decoded.max_seconds:.4g} s of a clip: what lies beyond is not used, whatever "
+            "max_seconds says."
+        )
     for note in (*splits.notes, *decoded.notes, *run.notes, *(saved.notes if saved else ())):
         run.reporter.say(f"note: {note}")

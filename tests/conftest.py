@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from transformers import HubertConfig
+from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
 import audioclf
+from audioclf.collate import Collator, make_collator
 from audioclf.models import positional
 
 TONES = {"high": 3000.0, "low": 300.0, "mid": 950.0}
@@ -41,6 +42,12 @@ def tiny_config(config_class=HubertConfig, **options):
         "final_dropout": 0.0,
     }
     return config_class(**{**shape, **options})
+
+
+def waveform_collator(do_normalize: bool = True, padding_value: float = 0.0, config=None) -> Collator:
+    """The collator of an encoder of waveforms, with transformers' feature extractor of these options."""
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=do_normalize, padding_value=padding_value)
+    return make_collator(config or tiny_config(), extractor)
 
 
 def write_tone(path: Path, frequency: float, seconds: float, rng: np.random.Generator, rate: int = RATE) -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import tiny_config, waveform_collator
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from transformers import get_linear_schedule_with_warmup
 
 from audioclf.accumulate import num_windows
-from audioclf.collate import Collator
 from audioclf.config import TrainConfig
 from audioclf.interrupt import Interrupt
 from audioclf.loaders import make_loader, prefetch
@@ -69,7 +68,7 @@ class Recorder:
 
 
 def collate(items: list[dict]) -> dict:
-    batch = Collator(do_normalize=False, padding_value=0.0, min_samples=min_samples(CONFIG))(items)
+    batch = waveform_collator(do_normalize=False, config=CONFIG)(items)
     return {**batch, "input_values": batch["input_values"].double()}
 
 

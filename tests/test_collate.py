@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from conftest import waveform_collator
 from transformers import Wav2Vec2FeatureExtractor
 
-from audioclf.collate import Collator, normalise
+from audioclf.models.waveform import normalise
 
 
 def items_of(waveforms) -> list[dict]:
@@ -30,13 +31,13 @@ def test_equals_transformers(seed, padding_value, do_normalize):
         do_normalize=do_normalize, return_attention_mask=True, padding_value=padding_value, sampling_rate=16_000
     )
     wanted = extractor(waveforms, sampling_rate=16_000, padding=True, return_tensors="pt")
-    batch = Collator(do_normalize, padding_value, min_samples=400)(items_of(waveforms))
+    batch = waveform_collator(do_normalize, padding_value)(items_of(waveforms))
     torch.testing.assert_close(batch["input_values"], wanted["input_values"].float(), rtol=0, atol=1e-6)
     torch.testing.assert_close(batch["attention_mask"], wanted["attention_mask"], check_dtype=False)
 
 
 def test_shapes_and_types():
-    batch = Collator(True, 0.0, 400)(items_of([np.ones(500, np.float32), np.ones(700, np.float32)]))
+    batch = waveform_collator()(items_of([np.ones(500, np.float32), np.ones(700, np.float32)]))
     assert {key: (tuple(value.shape), value.dtype) for key, value in batch.items()} == {
         "input_values": ((2, 700), torch.float32),
         "attention_mask": ((2, 700), torch.int64),
@@ -54,7 +55,7 @@ def test_too_short_clips_are_extended(length, do_normalize):
     """The zeros count as the clip's own and come after normalising, whatever else is in the batch."""
     rng = np.random.default_rng(length)
     short = rng.standard_normal(length).astype(np.float32) + 3
-    collate = Collator(do_normalize, padding_value=-7.0, min_samples=400)
+    collate = waveform_collator(do_normalize, padding_value=-7.0)
     wanted = np.zeros(400, np.float32)
     wanted[:length] = (short - short.mean()) / np.sqrt(short.var() + 1e-7) if do_normalize else short
     for others in ([], [rng.standard_normal(1000).astype(np.float32)]):
@@ -65,14 +66,14 @@ def test_too_short_clips_are_extended(length, do_normalize):
 
 
 def test_silence_stays_zero():
-    batch = Collator(True, 0.0, 400)(items_of([np.zeros(800, np.float32), np.full(500, 0.25, np.float32)]))
+    batch = waveform_collator()(items_of([np.zeros(800, np.float32), np.full(500, 0.25, np.float32)]))
     assert not batch["input_values"].any()
     assert torch.isfinite(batch["input_values"]).all()
 
 
 def test_a_clip_is_the_same_in_any_batch():
     waveforms = random_waveforms(3)
-    collate = Collator(True, 0.0, 400)
+    collate = waveform_collator()
     together = collate(items_of(waveforms))["input_values"]
     for row, waveform in enumerate(waveforms):
         alone = collate(items_of([waveform]))["input_values"][0]
@@ -92,5 +93,5 @@ def test_memory_mapped_waveforms_are_not_written(tmp_path):
     waveform = np.memmap(tmp_path / "a", np.float32, "w+", shape=(500,))
     waveform[:] = np.arange(500)
     before = np.array(waveform)
-    Collator(True, 0.0, 400)(items_of([waveform]))
+    waveform_collator()(items_of([waveform]))
     np.testing.assert_array_equal(waveform, before)

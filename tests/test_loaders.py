@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import waveform_collator
 
 from audioclf import cache
 from audioclf.augment import Augmentation
 from audioclf.clips import Clips
-from audioclf.collate import Collator
 from audioclf.loaders import make_loader, prefetch
 from audioclf.sampling import LengthBucketSampler
 
@@ -43,9 +43,7 @@ def clips(tmp_path_factory) -> Clips:
 
 
 def loader_of(clips, seed, num_workers=0):
-    return make_loader(
-        clips, Collator(True, 0.0, 400), batch_size=4, seed=seed, num_workers=num_workers, pin_memory=False
-    )
+    return make_loader(clips, waveform_collator(), batch_size=4, seed=seed, num_workers=num_workers, pin_memory=False)
 
 
 @pytest.mark.parametrize("seed", [3, None])

@@ -8,11 +8,13 @@ from conftest import tiny_config
 from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2Config
 
 from audioclf import CheckpointError, ConfigError
-from audioclf.models.backbone import encode, encode_features, load_config, load_feature_extractor
+from audioclf.models.backbone import encode
 from audioclf.models.classifier import AudioClassifier, build_classifier, freeze, load_classifier
 from audioclf.models.frontend import masked_group_norm, min_samples, num_frames
 from audioclf.models.heads import HEADS
+from audioclf.models.loading import load_config, load_feature_extractor
 from audioclf.models.losses import build_loss
+from audioclf.models.waveform import encode_features
 
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 LABELS = ["a", "b", "c"]

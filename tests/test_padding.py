@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import tiny_config
+from conftest import tiny_config, waveform_collator
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForAudioClassification,
@@ -25,7 +25,6 @@ from transformers import (
 
 import audioclf
 from audioclf.audio import load as load_audio
-from audioclf.collate import Collator
 from audioclf.models.classifier import AudioClassifier, build_classifier, load_classifier, place
 
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -251,7 +250,7 @@ def test_clips_too_short_for_a_frame(family, tmp_path):
         for i, length in enumerate((1, 160, 399, 400, 5000))
     ]
     items = [{"waveform": waveform, "label": 0, "index": i} for i, waveform in enumerate(waveforms)]
-    collator = Collator(do_normalize=True, padding_value=0.0, min_samples=400)
+    collator = waveform_collator()
     with torch.no_grad():
         alone = []
         for waveform in waveforms:

@@ -52,10 +52,10 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Attention in the form of transformers' interface: (B, H, F, D) three times -> (B, F, H, D).
 
-    Without dropout torch's own kernel is best. With it, a clip's weights are computed over its own frames only; what
-    lies beyond them comes out as zero.
+    Without dropout torch's own kernel is best, and a conformer's bias for relative positions needs it. Else a clip's
+    weights are computed over its own frames only; what lies beyond them comes out as zero.
     """
-    if dropout == 0 or query.device.type != "cpu":
+    if dropout == 0 or query.device.type != "cpu" or options.get("position_bias") is not None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )

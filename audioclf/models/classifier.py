@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForAudioClassification, PretrainedConfig
+from transformers import AutoModelForAudioClassification, PretrainedConfig
 from transformers.utils import cached_file
 
 from ..config import Freeze, Frontend
@@ -18,11 +18,22 @@ from ..errors import CheckpointError, ConfigError
 from . import backbone as backbones
 from . import frontend_fast
 from .attention import use_own_attention
+from .backbone import backbone_of
 from .dropout import use_gap_dropout
 from .frontend import encode_waveform
 from .heads import HEADS
-from .hf import MULTI_LABEL, SINGLE_LABEL, AudioclfConfig, register
+from .hf import MULTI_LABEL, SINGLE_LABEL, register
+from .loading import (
+    AudioclfConfig,
+    encoder_config,
+    has_weights,
+    load_config,
+    load_encoder,
+    load_pretrained,
+    random_encoder,
+)
 from .positional import use_fft_positions
+from .waveform import encode_features, frame_mask
 
 HeadBuilder = Callable[[PretrainedConfig], nn.Module]
 
@@ -69,23 +80,31 @@ class AudioClassifier(nn.Module):
         return self.head(*backbones.encode(self.backbone, input_values, attention_mask, self.frontend))
 
     def train(self, mode: bool = True) -> "AudioClassifier":
-        """As in torch, but a frozen encoder is a fixed function: no dropout, no SpecAugment."""
+        """As in torch, but a frozen encoder is a fixed function: no dropout, no SpecAugment.
+
+        And a conformer's BatchNorms keep the statistics they were pretrained with: with those of a batch its clips
+        would change each other's gradients.
+        """
         super().train(mode)
         self.frozen_part.eval()
+        for module in self.backbone.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.eval()
         return self
 
     @property
     def frozen_part(self) -> nn.Module:
         """The module that `freeze` has frozen; an empty one when it is none."""
-        parts = {"feature_encoder": self.backbone.feature_extractor, "backbone": self.backbone}
-        return parts.get(self.frozen, nn.Module())
+        if self.frozen == "feature_encoder":
+            return self.backbone.feature_extractor
+        return self.backbone if self.frozen == "backbone" else nn.Module()
 
     @property
     def feature_size(self) -> int:
         """Values of one frame of `features`."""
         if self.frozen == "feature_encoder":
             return self.config.conv_dim[-1]
-        return self.config.hidden_size * backbones.num_outputs(self.backbone)
+        return self.config.hidden_size * backbones.num_outputs(self.config)
 
     def features(self, input_values: Tensor) -> Tensor:
         """What the frozen part gives (B, F, W) for unpadded waveforms (B, T): the CNN's frames, or all layers'."""
@@ -97,9 +116,9 @@ class AudioClassifier(nn.Module):
     def from_features(self, features: Tensor, lengths: Tensor | None) -> Tensor:
         """Logits (B, C) of features (B, F, W), of which a clip's own are the first `lengths` (B,), or all."""
         if self.frozen == "feature_encoder":
-            return self.head(*backbones.encode_features(self.backbone, features, lengths))
+            return self.head(*encode_features(self.backbone, features, lengths))
         frames = features.split(self.config.hidden_size, dim=-1)
-        mask = backbones.frame_mask(features, lengths).to(features.device, non_blocking=True)
+        mask = frame_mask(features, lengths).to(features.device, non_blocking=True)
         return self.head(list(frames), mask)
 
 
@@ -122,21 +141,21 @@ def build_classifier(
         ConfigError: when the model or the head is not one we can use.
     """
     register()
-    config = backbones.load_config(model)
-    if backbones.has_weights(model) and _head_of(config) is not None:
+    config = load_config(model)
+    if has_weights(model) and _head_of(config) is not None:
         same_labels = [config.id2label.get(index) for index in range(config.num_labels)] == list(labels)
         same_task = (config.problem_type == MULTI_LABEL) == multi_label
         if same_labels and same_task and _head_of(config) == head_name(head):
             return load_classifier(model, head)
     if isinstance(config, AudioclfConfig):
-        backbone = backbones.random_backbone(config.encoder_config())
+        backbone = random_encoder(encoder_config(config))
         state = _own_weights(model).items()
         prefix = "backbone."
         backbone.load_state_dict({key.removeprefix(prefix): value for key, value in state if key.startswith(prefix)})
-    elif backbones.has_weights(model):
-        backbone = backbones.load_pretrained(AutoModel, model, config)
+    elif has_weights(model):
+        backbone = load_encoder(model, config)
     else:
-        backbone = backbones.random_backbone(config)
+        backbone = random_encoder(config)
     backbone.config.id2label = dict(enumerate(labels))
     backbone.config.label2id = {label: index for index, label in enumerate(labels)}
     backbone.config.problem_type = MULTI_LABEL if multi_label else SINGLE_LABEL
@@ -154,7 +173,7 @@ def load_classifier(model: str, head: str | HeadBuilder | None = None) -> AudioC
         CheckpointError: when it cannot be loaded, is no classification checkpoint, or needs `head`.
     """
     register()
-    config = backbones.load_config(model)
+    config = load_config(model)
     name = _head_of(config)
     if config.problem_type == "regression":
         raise CheckpointError(f"{model!r} predicts a number (regression), no class: audioclf only has classifiers.")
@@ -164,19 +183,19 @@ def load_classifier(model: str, head: str | HeadBuilder | None = None) -> AudioC
             "train it first with audioclf.train(..., model=...)."
         )
     if not isinstance(config, AudioclfConfig):
-        loaded = backbones.load_pretrained(AutoModelForAudioClassification, model, config)
-        new = HEADS["mean"](loaded.config)
+        loaded = load_pretrained(AutoModelForAudioClassification, model, config)
+        family = backbone_of(config)
+        new = family.head(loaded.config)
         state = loaded.state_dict()
         new.load_state_dict({key: state[key] for key in new.state_dict()})
-        return AudioClassifier(loaded.base_model, new, "mean")
+        return AudioClassifier(getattr(loaded, family.encoder_name or loaded.base_model_prefix), new, "mean")
     if name not in HEADS and not callable(head):
         raise CheckpointError(
             f"{model!r} has a head of its author's own ({name}): give the callable that builds it as "
             "audioclf.load(..., head=...)."
         )
-    encoder_config = config.encoder_config()
-    new = _new_head(head if name not in HEADS else name, encoder_config)
-    classifier = AudioClassifier(backbones.random_backbone(encoder_config), new, name)
+    own = encoder_config(config)
+    classifier = AudioClassifier(random_encoder(own), _new_head(head if name not in HEADS else name, own), name)
     try:
         classifier.load_state_dict(_own_weights(model))
     except RuntimeError as error:
@@ -192,7 +211,16 @@ def head_name(head: str | HeadBuilder) -> str:
 
 
 def freeze(classifier: AudioClassifier, part: Freeze) -> None:
-    """Excludes part of the encoder from training: `none`, `feature_encoder` (the waveform CNN) or `backbone`."""
+    """Excludes part of the encoder from training: `none`, `feature_encoder` (the waveform CNN) or `backbone`.
+
+    Raises:
+        ConfigError: when the encoder has no waveform CNN.
+    """
+    if part == "feature_encoder" and not backbone_of(classifier.config).has_cnn:
+        raise ConfigError(
+            "freeze='feature_encoder' freezes the waveform CNN, and a model of the kind "
+            f"{classifier.config.model_type!r} has none: use freeze='backbone' or 'none'."
+        )
     classifier.frozen = part
     classifier.frozen_part.requires_grad_(False).eval()
 
@@ -208,11 +236,10 @@ def place(classifier: AudioClassifier, device: torch.device, frontend: Frontend 
     Raises:
         ConfigError: when the fast form is asked for and cannot compute this model.
     """
-    if frontend == "fast" and not frontend_fast.applies(classifier.backbone.feature_extractor):
-        raise ConfigError(
-            "frontend='fast' cannot compute this model: its CNN has unusual kernels or activations; use "
-            "frontend='auto'."
-        )
+    has_cnn = backbone_of(classifier.config).has_cnn
+    if frontend == "fast" and not (has_cnn and frontend_fast.applies(classifier.backbone.feature_extractor)):
+        what = "its CNN has unusual kernels or activations" if has_cnn else "it has no waveform CNN"
+        raise ConfigError(f"frontend='fast' cannot compute this model: {what}; use frontend='auto'.")
     classifier.frontend = frontend
     use_own_attention(classifier.backbone)
     if device.type == "cpu":
@@ -234,7 +261,8 @@ def _head_of(config: PretrainedConfig) -> str | None:
     """The head a checkpoint holds, or None when it is only an encoder."""
     if isinstance(config, AudioclfConfig):
         return config.head
-    return "mean" if any(name.endswith("ForSequenceClassification") for name in config.architectures or []) else None
+    classifiers = ("ForSequenceClassification", "ForAudioClassification")
+    return "mean" if any(name.endswith(classifiers) for name in config.architectures or []) else None
 
 
 def _new_head(head: str | HeadBuilder, config: PretrainedConfig) -> nn.Module:
@@ -243,9 +271,10 @@ def _new_head(head: str | HeadBuilder, config: PretrainedConfig) -> nn.Module:
         if not isinstance(built, nn.Module):
             raise ConfigError(f"The head builder {head_name(head)} gave {type(built).__name__}, not a torch.nn.Module.")
         return built
-    built = HEADS[head](config)
+    built = backbone_of(config).head(config) if head == "mean" else HEADS[head](config)
+    std = config.init_std if hasattr(config, "init_std") else config.initializer_range  # the former is Whisper's
     for module in built.modules():
         if isinstance(module, nn.Linear):  # as transformers initialises a new classification head
-            nn.init.normal_(module.weight, std=config.initializer_range)
+            nn.init.normal_(module.weight, std=std)
             nn.init.zeros_(module.bias)
     return built

@@ -7,6 +7,7 @@ encoder has one, so that `frames[-1]` is always the encoder's result. `mask` (B,
 Shapes: B batch, F frames, D hidden, P projection, C classes.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
@@ -37,6 +38,26 @@ class MeanHead(nn.Module):
         """Logits (B, C) of the layers' frames (B, F, D) under the mask (B, F)."""
         mixed = mix_layers(frames, self.layer_weights) if hasattr(self, "layer_weights") else frames[-1]
         return self.classifier(masked_mean(self.projector(mixed), mask))
+
+
+class SummaryHead(nn.Module):
+    """Norm and linear on the mean of the two summary tokens: the head of `ASTForAudioClassification`.
+
+    Its parameters have the names transformers gives them, so that the checkpoint loads there.
+    """
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.classifier = nn.Sequential(
+            OrderedDict(
+                layernorm=nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps),
+                dense=nn.Linear(config.hidden_size, config.num_labels),
+            )
+        )
+
+    def forward(self, frames: list[Tensor], _mask: Tensor) -> Tensor:
+        """Logits (B, C) of the layers' frames (B, F, D), of which the first two are the summary tokens."""
+        return self.classifier(frames[-1][:, :2].mean(dim=1))
 
 
 class AttentionHead(nn.Module):
@@ -80,4 +101,5 @@ def masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
     return frames.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
-HEADS: dict[str, Callable[[PretrainedConfig], nn.Module]] = {"mean": MeanHead, "attention": AttentionHead}
+HEADS: dict[str, Callable[[PretrainedConfig], nn.Module]] = {"attention": AttentionHead}
+"""Heads of our own by name; `mean` is the one that transformers has for the encoder's family."""

@@ -7,33 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..errors import CheckpointError
 from .backbone import encode
 from .heads import HEADS
+from .loading import AudioclfConfig, encoder_config, random_encoder
 
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 """What transformers calls the tasks, as a config's `problem_type`."""
-
-
-class AudioclfConfig(PretrainedConfig):
-    """Config of an encoder (its own config, as a dict) with one of audioclf's heads (its name)."""
-
-    model_type = "audioclf"
-
-    def __init__(self, encoder: dict[str, Any] | None = None, head: str = "attention", **options: Any) -> None:
-        self.encoder = encoder or {}
-        self.head = head
-        super().__init__(**options)
-
-    def encoder_config(self) -> PretrainedConfig:
-        """The encoder's config, knowing the labels."""
-        config = AutoConfig.for_model(**self.encoder)
-        config.id2label, config.label2id = self.id2label, self.label2id
-        config.problem_type = self.problem_type
-        return config
 
 
 class AudioclfForAudioClassification(PreTrainedModel):
@@ -51,19 +34,26 @@ class AudioclfForAudioClassification(PreTrainedModel):
                 f"This checkpoint has a head of its author's own ({config.head}): open it with "
                 "audioclf.load(..., head=the callable that builds it)."
             )
-        encoder_config = config.encoder_config()
-        self.backbone = AutoModel.from_config(encoder_config)
-        self.head = HEADS[config.head](encoder_config)
+        own = encoder_config(config)
+        self.backbone = random_encoder(own)
+        self.head = HEADS[config.head](own)
         self.post_init()
 
     def forward(
-        self, input_values: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
+        self,
+        input_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        input_features: Tensor | None = None,
+        **_: Any,
     ) -> SequenceClassifierOutput:
-        """Logits (B, C) of normalised waveforms (B, T), and the mean cross entropy when labels are given.
+        """Logits (B, C) of what the feature extractor gives, and the mean cross entropy when labels are given.
 
-        Labels are ids (B,), or (B, C) of 0 and 1 in a multi-label task.
+        That is called `input_values` (B, T) or, by some extractors of spectrograms, `input_features`. Labels are ids
+        (B,), or (B, C) of 0 and 1 in a multi-label task.
         """
-        logits, loss = self.head(*encode(self.backbone, input_values, attention_mask)), None
+        inputs = input_features if input_values is None else input_values
+        logits, loss = self.head(*encode(self.backbone, inputs, attention_mask)), None
         if labels is not None and self.config.problem_type == MULTI_LABEL:
             loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
         elif labels is not None:

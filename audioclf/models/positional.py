@@ -22,9 +22,10 @@ FEWEST_FRAMES = 400  # of a whole batch; both forms cost the same there, whateve
 
 
 def use_fft_positions(backbone: nn.Module) -> None:
-    """Lets an encoder's positional convolution run by Fourier transforms on a CPU."""
-    convolution = backbone.encoder.pos_conv_embed.conv
-    convolution.forward = MethodType(_forward, convolution)
+    """Lets an encoder's positional convolution run by Fourier transforms on a CPU, where it has a long one."""
+    for name, module in backbone.named_modules():
+        if name.endswith("pos_conv_embed.conv"):
+            module.forward = MethodType(_forward, module)
 
 
 def _forward(self: nn.Conv1d, hidden: Tensor) -> Tensor:
