@@ -44,14 +44,14 @@ class FeatureClips:
     Attributes:
         clips: The clips they are of, whose names, labels and order they share.
         store: Where the features lie, of all parts.
-        first: Index in the store of this part's first clip.
+        positions: Index in the store of each clip.
         num_frames: Frames of each clip, (N,).
         dtype: Their type as a tensor.
     """
 
     clips: Clips
     store: cache.ArrayStore
-    first: int
+    positions: tuple[int, ...]
     num_frames: np.ndarray
     dtype: torch.dtype
 
@@ -80,7 +80,7 @@ class FeatureClips:
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, _ = key
-        values = torch.from_numpy(np.array(self.store.array(self.first + index))).view(self.dtype)
+        values = torch.from_numpy(np.array(self.store.array(self.positions[index]))).view(self.dtype)
         features = values.view(int(self.num_frames[index]), -1)
         return {"features": features, "label": self.labels[index], "index": index}
 
@@ -125,11 +125,14 @@ def cache_features(
     Raises:
         AudioclfError: when the disk is full, the folder cannot be written or a decoded clip cannot be read.
     """
-    clips = [(part, index) for part in parts.values() for index in range(len(part))]
+    # In the order of their waveforms, so that another split of the same clips finds the same store.
+    clips = sorted(
+        {part.positions[index]: (part, index) for part in parts.values() for index in range(len(part))}.items()
+    )
     collator = make_collator(model.config, extractor)
 
     def compute(position: int) -> np.ndarray:
-        part, index = clips[position]
+        _, (part, index) = clips[position]
         try:
             batch = collator([part[index, 0]])
         except OSError as error:
@@ -144,7 +147,7 @@ def cache_features(
 
     how = f"{precision} {device.type} {model.frontend} {extractor.to_json_string()}"
     where = {
-        "identities": [f"{part.store.folder.name} {part.positions[i]} {part.lengths[i]}" for part, i in clips],
+        "identities": [f"{part.store.folder.name} {place} {part.lengths[i]}" for place, (part, i) in clips],
         "recipe": f"v2 {model.frozen} {_hash(model)} {how}",
         "cache_dir": cache_dir or default_cache_dir(),
         "kind": "features",
@@ -161,11 +164,13 @@ def cache_features(
         num_threads=1,  # the model uses all cores by itself
         progress=progress,
     )
-    made, first = {}, 0
-    for name, part in parts.items():
-        made[name] = FeatureClips(part, store, first, num_frames[name], DTYPES[precision])
-        first += len(part)
-    return made
+    number = {place: row for row, (place, _) in enumerate(clips)}
+    return {
+        name: FeatureClips(
+            part, store, tuple(number[place] for place in part.positions), num_frames[name], DTYPES[precision]
+        )
+        for name, part in parts.items()
+    }
 
 
 def _fit(num_bytes: int, folder: Path) -> bool:
