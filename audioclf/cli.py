@@ -1,4 +1,4 @@
-"""The command `audioclf`: train, evaluate, predict, cache.
+"""The command `audioclf`: train, cross-validate, evaluate, predict, cache.
 
 Every function here is a subcommand; tyro reads its options from the signature and their help from the docstrings.
 Heavy modules are imported inside, so that `--help` is quick.
@@ -17,7 +17,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from .allocator import keep_freed_memory
 from .config import Device, Precision, TrainConfig, default_cache_dir
-from .errors import AudioclfError, AudioError
+from .errors import AudioclfError, AudioError, ConfigError
 
 USAGE_ERROR = 2
 
@@ -69,6 +69,34 @@ def train(
     from .training import train as run  # torch is slow to import; a wrong path is told before
 
     run(splits, held_out, config=config)
+    return 0
+
+
+def cross_validate(
+    data: Positional[str],
+    folds: str = "official",
+    seeds: tuple[int, ...] | None = None,
+    options: OmitArgPrefixes[DataOptions] = DataOptions(),
+    config: OmitArgPrefixes[TrainConfig] = TrainConfig(),
+) -> int:
+    """Train and test a model for each fold, and print the mean and deviation over the folds.
+
+    Args:
+        data: A data set, as for train.
+        folds: official (those that the data brings), group (leave out one group, a speaker, after the other), or a
+            number of folds.
+        seeds: A run with each of them for every fold; the one of --seed when not given.
+        options: How to read the data set.
+        config: Options of each run.
+    """
+    if folds == "official" and options.fold is not None:
+        raise ConfigError(f"fold={options.fold!r} makes one fold the test part, but each is in turn: leave it out.")
+    from .datasets.load import load_dataset
+
+    splits = load_dataset(data, **vars(options), cache_dir=config.cache_dir)
+    from .crossval import cross_validate as run
+
+    run(splits, int(folds) if folds.isdecimal() else folds, seeds=seeds, config=config)
     return 0
 
 
@@ -178,7 +206,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     arguments = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()  # the process is ours to tune
-    commands = {"train": train, "evaluate": evaluate, "predict": predict, "cache": cache}
+    commands = {
+        "train": train,
+        "cross-validate": cross_validate,
+        "evaluate": evaluate,
+        "predict": predict,
+        "cache": cache,
+    }
     try:
         return tyro.extras.subcommand_cli_from_dict(
             commands, prog="audioclf", description="Fine-tune audio classifiers in plain PyTorch.", args=arguments
@@ -199,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _tell_how_to_resume(arguments: list[str]) -> None:
-    if arguments[:1] == ["train"]:
+    if arguments[:1] in (["train"], ["cross-validate"]):
         again = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
         print(f"Go on with: {shlex.join(['audioclf', *again, '--resume'])}", file=sys.stderr)
 

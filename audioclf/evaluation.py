@@ -34,11 +34,13 @@ class Evaluation:
         classes: Of each class, (C,) each: `precision`, `recall`, `f1`, `support`; of multi-label data also `ap`, its
             average precision, and `threshold`, the score from which it counts as detected.
         confusion: Counts (C, C): row the true class, column the predicted one; None of multi-label data.
+        logits: Of each clip, (N, C); None where they are not kept, as in a checkpoint.
     """
 
     metrics: dict[str, Any]
     classes: dict[str, np.ndarray]
     confusion: np.ndarray | None
+    logits: np.ndarray | None = None
 
 
 def evaluate_loader(
@@ -73,7 +75,8 @@ def evaluate_loader(
         evaluation = _multi_label(targets_of_all > 0, logits_of_all, clips.groups, thresholds)
     else:
         evaluation = _single_label(targets_of_all, logits_of_all, clips.groups)
-    return replace(evaluation, metrics={"loss": total_loss / len(clips), **evaluation.metrics})
+    metrics = {"loss": total_loss / len(clips), **evaluation.metrics}
+    return replace(evaluation, metrics=metrics, logits=logits_of_all)
 
 
 def _single_label(targets: np.ndarray, logits: np.ndarray, groups: np.ndarray) -> Evaluation:

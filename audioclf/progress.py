@@ -23,6 +23,11 @@ LABEL_WIDTH = 24
 MAX_BARS = 60
 COLUMNS = {"ap": "avg. prec.", "threshold": "threshold", "precision": "precision", "recall": "recall", "f1": "f1"}
 """Heads of the table of classes."""
+HEADS = {
+    "accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro F1", "top5_accuracy": "top-5", "auroc": "AUROC",
+    "eer": "EER", "map": "mAP", "map_micro": "micro mAP", "lwlrap": "lwlrap", "micro_f1": "micro F1",
+}  # fmt: skip
+"""Heads of the table of folds."""
 
 
 class Reporter:
@@ -107,8 +112,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """Prints above the bar."""
         if self.show:
-            encoding = sys.stdout.encoding or "utf-8"
-            self._show(tqdm.write, text.encode(encoding, "backslashreplace").decode(encoding))
+            self._show(tqdm.write, printable(text))
 
     def flush(self) -> None:
         """Hands to the disk what TensorBoard holds back, so that a checkpoint has all that came before it."""
@@ -158,6 +162,12 @@ class Reporter:
             except OSError as error:
                 self._board = None
                 self.say(f"TensorBoard's file cannot be written ({error.strerror or error}); its plots end here.")
+
+
+def printable(text: str) -> str:
+    """The text with what the terminal's encoding lacks escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextlib.contextmanager
@@ -221,11 +231,36 @@ def results_table(evaluation: Evaluation, labels: Sequence[str], title: str) -> 
         lines.append(f"{_shorten(label):<{width}}{values}  {int(rows['support'][index]):7d}")
     if evaluation.confusion is not None:
         lines += ["", *_confusion_lines(evaluation.confusion, labels, width)]
-    lines += ["", "with 95 % intervals:"]
-    for name in metrics_of(evaluation.confusion is None, len(labels)):
-        if name != "loss":
-            lines.append(f"  {NAMES[name]:<26}{_with_interval(evaluation.metrics, name, 4)}")
+    names = [name for name in metrics_of(evaluation.confusion is None, len(labels)) if name != "loss"]
+    return "\n".join([*lines, "", "with 95 % intervals:", *interval_lines(evaluation.metrics, names)])
+
+
+def folds_table(
+    rows: dict[str, dict[str, float | None]], num_clips: dict[str, int], summary: dict[str, dict[str, float | None]]
+) -> str:
+    """A row of metrics for each fold, and under a line those of the summary, as text.
+
+    Args:
+        rows: Metrics of each fold; its columns are those of `summary`.
+        num_clips: Clips of each fold.
+        summary: Metrics of each last row, by its name.
+    """
+    columns = list(next(iter(summary.values())))
+    width = max(8, *(len(_shorten(name)) for name in (*rows, *summary)))
+    lines = [f"{'fold':<{width}}  {'clips':>7}" + "".join(f"  {HEADS[name]:>9}" for name in columns)]
+    for title, metrics in (*rows.items(), *summary.items()):
+        if metrics is next(iter(summary.values())):
+            lines.append("-" * len(lines[0]))
+        values = (metrics[name] for name in columns)
+        cells = "".join(f"  {'-' if value is None else format(value, '.3f'):>9}" for value in values)
+        count = num_clips[title] if title in rows and metrics is rows[title] else ""
+        lines.append(f"{_shorten(title):<{width}}  {count:>7}{cells}")
     return "\n".join(lines)
+
+
+def interval_lines(metrics: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """A line for each of the metrics, with its interval."""
+    return [f"  {NAMES[name]:<26}{_with_interval(metrics, name, 4)}" for name in names]
 
 
 def _with_interval(metrics: dict[str, Any], name: str, digits: int) -> str:

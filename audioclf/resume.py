@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,18 +156,22 @@ def check_options(saved: Saved, config: TrainConfig) -> None:
     Raises:
         ConfigError: naming the first one.
     """
-    then, now = saved.metadata["config"], json.loads(json.dumps(config.to_dict()))
-    for name, value in now.items():
-        if name not in MAY_CHANGE and then.get(name) != value:
-            raise ConfigError(
-                f"{name}={_short(value)} is not what the run in {config.output_dir!r} began with: resume it with "
-                f"{name}={_short(then.get(name))}, or start a new run in another output_dir."
-            )
+    refuse_other_options(saved.metadata["config"], config, MAY_CHANGE)
     if config.num_epochs < saved.state.last_epoch:
         raise ConfigError(
             f"num_epochs={config.num_epochs}, but the run in {config.output_dir!r} has {saved.state.last_epoch} "
             "epochs behind it: give more, or start a new run in another output_dir."
         )
+
+
+def refuse_other_options(then: dict[str, Any], config: TrainConfig, may_change: Collection[str]) -> None:
+    """Raises `ConfigError` for the first option that is not what it was, and may not change."""
+    for name, value in json.loads(json.dumps(config.to_dict())).items():
+        if name not in may_change and then.get(name) != value:
+            raise ConfigError(
+                f"{name}={_short(value)} is not what the run in {config.output_dir!r} began with: resume it with "
+                f"{name}={_short(then.get(name))}, or start a new run in another output_dir."
+            )
 
 
 def check_data(saved: Saved, splits: AudioSplits, decoded: DecodedSplits, precision: str) -> None:

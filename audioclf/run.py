@@ -27,10 +27,11 @@ from .metrics import is_better
 from .models.classifier import AudioClassifier, freeze, place
 from .models.losses import Loss
 from .objective import build_losses, choose_metric
+from .predictions import PREDICTIONS_FILE
 from .progress import Reporter
 from .runtime import choose_precision
 
-RUN_FILES = ("best", "last", "tensorboard", "config.json", "history.jsonl")
+RUN_FILES = ("best", "last", "tensorboard", "config.json", PREDICTIONS_FILE, "history.jsonl")
 """What a run leaves in its output folder, and what `overwrite` deletes there.
 
 By the last one a folder is known as a run's: it is the first to be written and the last to go.
@@ -253,8 +254,13 @@ def _metadata(config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, 
 
 
 @contextlib.contextmanager
-def output_folder(config: TrainConfig) -> Iterator[Path]:
+def output_folder(config: TrainConfig, known_by: str = RUN_FILES[-1], what: str = "run") -> Iterator[Path]:
     """The run's folder, made if need be and locked. An earlier run in it stays until the new one is ready to begin.
+
+    Args:
+        config: Names the folder, and says what may be in it.
+        known_by: The file by which an earlier run is known.
+        what: What to call one.
 
     Raises:
         ConfigError: when it is in use or cannot be made.
@@ -266,7 +272,7 @@ def output_folder(config: TrainConfig) -> Iterator[Path]:
         lock.acquire()
     except Timeout:
         raise ConfigError(
-            f"output_dir={config.output_dir!r} is being written by another run: wait for it, or name another folder."
+            f"output_dir={config.output_dir!r} is being written by another {what}: wait for it, or name another folder."
         ) from None
     except OSError as error:
         raise _unusable(config, error) from error
@@ -275,11 +281,11 @@ def output_folder(config: TrainConfig) -> Iterator[Path]:
         if names and not (config.overwrite or config.resume):
             raise ConfigError(
                 f"output_dir={config.output_dir!r} is not empty: name another folder, set resume=True to go on with "
-                "the run in it, or overwrite=True to replace it."
+                f"the {what} in it, or overwrite=True to replace it."
             )
-        if names and "history.jsonl" not in names:
+        if names and known_by not in names:
             raise ConfigError(
-                f"output_dir={config.output_dir!r} holds no earlier run, but something else: name another folder."
+                f"output_dir={config.output_dir!r} holds no earlier {what}, but something else: name another folder."
             )
         yield folder
     finally:

@@ -27,6 +27,7 @@ from .metrics import NAMES
 from .models.backbone import max_seconds
 from .models.classifier import build_classifier, freeze, load_classifier, place
 from .models.loading import encoder_config, load_config, load_feature_extractor, resolve
+from .predictions import PREDICTIONS_FILE, write_predictions
 from .progress import board_errors_told_once, results_table
 from .run import Run, output_folder, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
@@ -84,7 +85,7 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
         saved = resume.find(output_dir) if config.resume else None
         if saved is not None:
             resume.check_options(saved, config)
-            if result := _finished(output_dir, config, saved):
+            if saved.state.is_over(config) and (result := finished_result(output_dir)):
                 return result
         splits = load_with_valid(
             data, valid, valid_fraction=config.valid_fraction, seed=config.seed, cache_dir=config.cache_dir
@@ -244,6 +245,11 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
         best_model = place(load_classifier(str(checkpoint_dir), config.head), run.device, config.frontend)
         freeze(best_model, config.freeze)
         test = _evaluate(run, "test", best_model, state.best.classes.get("threshold"))
+        path = output_dir / PREDICTIONS_FILE
+        try:
+            write_predictions(path, run.loaders["test"].dataset, test.logits, splits.labels)
+        except OSError as error:
+            run.reporter.say(f"{str(path)!r} cannot be written ({error.strerror or error}).")
     for name in ("best", "last"):
         checkpoint.keep(output_dir / name, num_earlier=0)
     values = {"best_epoch": state.best_epoch, "best_metrics": state.best.metrics}
@@ -256,14 +262,12 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
     return _result(run.reporter.history, output_dir)
 
 
-def _finished(output_dir: Path, config: TrainConfig, saved: resume.Saved) -> TrainResult | None:
-    """The result of a run that has nothing left to do."""
-    if not saved.state.is_over(config):
-        return None
+def finished_result(output_dir: Path) -> TrainResult | None:
+    """The result of the run in a folder, from its history; None when it has not come to its end."""
     try:
         lines = (output_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
         history = [json.loads(line) for line in lines]
-    except (OSError, ValueError):  # cut short on the way
+    except (OSError, ValueError):  # not there, or cut short on the way
         return None
     return _result(history, output_dir) if history and history[-1]["event"] == "end" else None
 

@@ -305,7 +305,7 @@ class TestESC50:
         assert Counter(example.group for example in splits.test) == {"50": 2, "53": 2, "510": 2, "547": 2}
         assert splits.notes == (
             "The test part is fold 5, whose score alone is not the official one: that is the mean over all 5 folds, "
-            "with a run for each fold=.",
+            "which audioclf.cross_validate gives.",
         )
         check_groups_apart(splits)
 
@@ -444,7 +444,7 @@ class TestRAVDESS:
         assert splits.notes == (
             "48 of the 1440 clips of ravdess are here.",
             "ravdess has no official split, so there is no test part: fold= makes one actor the test part; "
-            "published scores leave out each actor, or some of them, in turn.",
+            "published scores leave out each actor, or some of them, in turn, as audioclf.cross_validate does.",
         )
 
     @pytest.mark.parametrize("fold", [2, "2", "02"])

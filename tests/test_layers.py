@@ -31,8 +31,8 @@ LAYERS = [
         *{f"datasets.{path.stem}" for path in (PACKAGE / "datasets").glob("*.py")},
         *("clips", "collate", "features", "sampling", "models.classifier"),
     },
-    {"evaluation", "export", "loaders", "objective", "progress"},
-    {"run", "resume", "step", "training", "inference"},
+    {"evaluation", "export", "loaders", "objective", "predictions", "progress"},
+    {"run", "resume", "step", "training", "foldstats", "crossval", "inference"},
     {"cli", "__main__"},
 ]
 

@@ -70,7 +70,8 @@ class TestARun:
 
     def test_output_folder(self, trained):
         names = {path.name for path in trained.output_dir.iterdir()}
-        assert names == {"best", "last", "tensorboard", "history.jsonl", "config.json", ".lock"}
+        files = {"history.jsonl", "config.json", "test_predictions.jsonl"}
+        assert names == {"best", "last", "tensorboard", ".lock", *files}
         assert trained.checkpoint_dir == trained.output_dir / "best"
         files = {"config.json", "model.safetensors", "preprocessor_config.json", "audioclf.json", "checksums.sha256"}
         for folder, more in (("best", set()), ("last", {"training_state.pt"})):

@@ -48,11 +48,12 @@ def acted_splits(
         notes.append(f"{len(others)} file(s) are none of its clips, for example {others[0]!r}; they are left out.")
     if len(found) < num_clips:
         notes.append(f"{len(found)} of the {num_clips} clips of {name} are here.")
+    split_notes = []
     if fold is None:
-        notes.append(
+        split_notes.append(
             f"{name} has no official split, so there is no test part: fold= makes one actor the test part; published "
-            "scores leave out each actor, or some of them, in turn."
+            "scores leave out each actor, or some of them, in turn, as audioclf.cross_validate does."
         )
     else:
         found = hold_out(found, fold, name)
-    return make_splits(found, name=name, labels=labels, notes=notes, metric="uar")
+    return make_splits(found, name=name, labels=labels, notes=notes, metric="uar", split_notes=split_notes)

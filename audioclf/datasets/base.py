@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,6 +83,7 @@ class AudioSplits:
         name: What to call the data set.
         notes: Sentences on what the loader noticed, to be shown to the user.
         metric: The metric that is usual for this data, a key of an evaluation; None for the task's own.
+        split_notes: Those of the notes that are about this split, and untrue of another one.
     """
 
     train: tuple[Example, ...]
@@ -92,6 +93,7 @@ class AudioSplits:
     name: str
     notes: tuple[str, ...] = ()
     metric: str | None = None
+    split_notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("train", "valid", "test"):
@@ -155,6 +157,7 @@ def make_splits(
     labels: Sequence[str] | None = None,
     notes: Sequence[str] = (),
     metric: str | None = None,
+    split_notes: Sequence[str] = (),
 ) -> AudioSplits:
     """Divides examples by their `split`; those without one are train.
 
@@ -164,6 +167,7 @@ def make_splits(
         labels: Class names in the order wanted; all that occur, sorted, when not given.
         notes: Sentences for the user.
         metric: The metric that is usual for this data.
+        split_notes: More of them, which are about the split and untrue of another one.
 
     Raises:
         DatasetError: for no examples, a label not in `labels`, fewer than two classes, a clip in two parts, or labels
@@ -196,9 +200,10 @@ def make_splits(
     parts: dict[str, list[Example]] = {"train": [], "valid": [], "test": []}
     for example in examples:
         parts[example.split or "train"].append(example)
-    splits = AudioSplits(**parts, labels=labels, name=name, notes=notes, metric=metric)
-    _check_no_shared_clip(splits)
-    return replace(splits, notes=tuple(dict.fromkeys([*notes, *_shared_group_notes(splits)])))
+    splits = AudioSplits(**parts, labels=labels, name=name, metric=metric)
+    refuse_shared_clips(name, splits.parts)
+    split_notes = tuple(dict.fromkeys([*split_notes, *_shared_group_notes(splits)]))
+    return replace(splits, notes=tuple(dict.fromkeys([*notes, *split_notes])), split_notes=split_notes)
 
 
 def _refuse_measurements(labels: set[str], name: str) -> None:
@@ -215,10 +220,14 @@ def _refuse_measurements(labels: set[str], name: str) -> None:
         )
 
 
-def _check_no_shared_clip(splits: AudioSplits) -> None:
-    """Raises when a clip, or overlapping pieces of one file, stand in two parts, or twice with different labels."""
+def refuse_shared_clips(name: str, parts: Mapping[str, Sequence[Example]]) -> None:
+    """Raises when a clip, or overlapping pieces of one file, stand in two parts, or twice with different labels.
+
+    Raises:
+        DatasetError: of the data set of that name, naming the clip and the parts.
+    """
     files: dict[str, list[tuple[float, float, str, Example]]] = defaultdict(list)
-    for part, examples in splits.parts.items():
+    for part, examples in parts.items():
         for example in examples:
             key = os.path.abspath(example.audio) if isinstance(example.audio, str) else example.audio.identity
             end = float("inf") if example.end is None else example.end
@@ -230,12 +239,10 @@ def _check_no_shared_clip(splits: AudioSplits) -> None:
         for begin, end, part, example in pieces:
             for other, other_end in reach.items():
                 if other != part and begin < other_end:
-                    raise DatasetError(
-                        f"{splits.name}: {example.name} is in {other} and in {part}; leave it in one of them."
-                    )
+                    raise DatasetError(f"{name}: {example.name} is in {other} and in {part}; leave it in one of them.")
             if before and before[:2] == (begin, end) and before[3].label != example.label:
                 raise DatasetError(
-                    f"{splits.name}: {example.name} has two labels, {before[3].label!r} and {example.label!r}; "
+                    f"{name}: {example.name} has two labels, {before[3].label!r} and {example.label!r}; "
                     "leave it with one."
                 )
             reach[part] = max(reach.get(part, 0.0), end)

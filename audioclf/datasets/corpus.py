@@ -10,6 +10,7 @@ from ..errors import DatasetError
 from . import archive
 from .base import Example
 from .folder import subfolders
+from .folds import fold_names
 from .manifest import read_csv
 
 SEARCH_DEPTH = 2
@@ -156,7 +157,7 @@ def hold_out(examples: Sequence[Example], fold: int | str, name: str) -> list[Ex
     Raises:
         DatasetError: for a fold that there is not.
     """
-    known = _folds(examples)
+    known = fold_names(example.fold for example in examples)
     # An actor is "01" in the files; 1 means the same.
     chosen = next((one for one in known if str(fold) in (one, one.lstrip("0"))), None)
     if chosen is None:
@@ -168,15 +169,11 @@ def hold_out_or_last(examples: Sequence[Example], fold: int | str | None, name: 
     """As `hold_out`; without a fold the last is test, with a note that its score alone is not the official one."""
     if fold is not None:
         return hold_out(examples, fold, name), []
-    known = _folds(examples)
+    known = fold_names(example.fold for example in examples)
     return hold_out(examples, known[-1], name), [
         f"The test part is fold {known[-1]}, whose score alone is not the official one: that is the mean over all "
-        f"{len(known)} folds, with a run for each fold=."
+        f"{len(known)} folds, which audioclf.cross_validate gives."
     ]
-
-
-def _folds(examples: Sequence[Example]) -> list[str]:
-    return sorted({example.fold for example in examples}, key=lambda fold: (len(fold), fold))
 
 
 def _places(root: Path, holds: Callable[[Path], bool]) -> list[Path]:

@@ -40,7 +40,7 @@ def load(root: str | Path | None, protocol: str | None, fold: int | str | None, 
         where,
     )
     clips, fold_notes = hold_out_or_last(clips, fold, protocol)
-    return make_splits(clips, name=protocol, labels=labels, notes=[*notes, *fold_notes])
+    return make_splits(clips, name=protocol, labels=labels, notes=notes, split_notes=fold_notes)
 
 
 def _folder_rows(root: str | Path, unpack_into: Path) -> tuple[list[tuple[str, dict[str, str]]], str]:

@@ -51,11 +51,11 @@ def load(root: str | Path | None, protocol: str | None, cache_dir: str | Path) -
         splits = _fault_filtered()
         kept = [replace(clip, split=splits[stem]) for clip in clips if (stem := Path(clip.audio).stem) in splits]
         return make_splits(kept, name="gtzan (fault-filtered)", labels=GENRES, notes=notes)
-    notes.append(
+    split_notes = [
         "This split has no test part: its score is a validation score, and the same artists are on both sides. "
         "protocol='fault-filtered' gives the honest one."
-    )
-    whole = make_splits(clips, name="gtzan (random)", labels=GENRES, notes=notes)
+    ]
+    whole = make_splits(clips, name="gtzan (random)", labels=GENRES, notes=notes, split_notes=split_notes)
     return cut_valid(whole, RANDOM_VALID_FRACTION, RANDOM_SEED)
 
 

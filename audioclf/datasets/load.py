@@ -144,6 +144,7 @@ def load_with_valid(
             labels=splits.labels,
             notes=splits.notes,
             metric=splits.metric,
+            split_notes=splits.split_notes,
         )
     if not splits.train:
         raise DatasetError(f"{splits.name}: has no train part, only {' and '.join(splits.parts)}.")

@@ -39,7 +39,7 @@ def _choose(examples: Sequence[Example], fraction: float, rng: np.random.Generat
     members: dict[Any, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
         members[example.group if example.group is not None else index].append(index)
-    totals = Counter(label for example in examples for label in _strata(example))
+    totals = Counter(label for example in examples for label in strata(example))
     target = {label: max(1, round(count * fraction)) if count > 1 else 0 for label, count in totals.items()}
     target = {label: min(number, totals[label] - 1) for label, number in target.items()}
     held: Counter[str] = Counter()
@@ -51,7 +51,7 @@ def _choose(examples: Sequence[Example], fraction: float, rng: np.random.Generat
         return sum(count * (count - 2 * (target[label] - held[label])) for label, count in counts.items())
 
     groups = list(members.values())
-    counts = [Counter(label for index in group for label in _strata(examples[index])) for group in groups]
+    counts = [Counter(label for index in group for label in strata(examples[index])) for group in groups]
     # Large groups first, in random order among equals: the small ones then fill what is missing.
     order = sorted(rng.permutation(len(groups)), key=lambda number: -len(groups[number]))
     chosen = []
@@ -66,6 +66,6 @@ def _choose(examples: Sequence[Example], fraction: float, rng: np.random.Generat
     return {index for number in chosen for index in groups[number]}
 
 
-def _strata(example: Example) -> tuple[str, ...]:
+def strata(example: Example) -> tuple[str, ...]:
     """The labels to share out; clips without one are shared out as a class of their own."""
     return example.labels or ("",)

@@ -53,4 +53,4 @@ def load(root: str | Path | None, fold: int | str | None, cache_dir: str | Path)
     ]
     clips, notes = present(clips, labels, where)
     clips, fold_notes = hold_out_or_last(clips, fold, "urbansound8k")
-    return make_splits(clips, name="urbansound8k", labels=labels, notes=[*notes, *fold_notes])
+    return make_splits(clips, name="urbansound8k", labels=labels, notes=notes, split_notes=fold_notes)
