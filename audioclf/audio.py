@@ -6,7 +6,7 @@ Shapes: T samples, K channels.
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,6 +61,19 @@ def load(source: Any, sampling_rate: int, start: float | None = None, end: float
         >>> load({"array": np.zeros(22050), "sampling_rate": 22050}, 16_000).shape
         (16000,)
     """
+    return np.concatenate(list(load_blocks(source, sampling_rate, start, end)))
+
+
+def load_blocks(
+    source: Any, sampling_rate: int, start: float | None = None, end: float | None = None
+) -> Iterator[np.ndarray]:
+    """The same samples as `load` in blocks (T,), of which one is in memory, however long the sound is.
+
+    Only formats that FFmpeg has to read (m4a, aac, wma) are decoded whole first.
+
+    Raises:
+        AudioError: as `load`, once the fault is reached.
+    """
     source, name = _named(source)
     for option, seconds in (("start", start), ("end", end)):
         if seconds is not None and not 0 <= seconds < float("inf"):
@@ -71,13 +84,64 @@ def load(source: Any, sampling_rate: int, start: float | None = None, end: float
         rate, blocks = _array_blocks(source, name, start, end)
     else:
         rate, blocks = _file_blocks(source, name, start, end)
-    waveform = _resample(blocks, rate, sampling_rate)
-    if waveform.size == 0:
+    is_empty = True
+    for block in _resampled(blocks, rate, sampling_rate):
+        if not np.isfinite(block).all():
+            raise AudioError(f"{name}: holds NaN or infinite samples; export it again or remove it from the data.")
+        is_empty = is_empty and not len(block)
+        yield block
+    if is_empty:
         where = "" if start is None else f" from {start:g} s on"
         raise AudioError(f"{name}: holds no samples{where}; remove it from the data.")
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples; export it again or remove it from the data.")
-    return waveform
+
+
+def live_blocks(blocks: Iterable[Any], rate: int, sampling_rate: int) -> Iterator[np.ndarray]:
+    """Blocks as a microphone gives them, as mono blocks (T,) float32 of another rate, each as soon as it can be.
+
+    Args:
+        blocks: Arrays (T,) or (T, K) of floats or signed integers, each of any length, all of the same K.
+        rate: Their rate, in Hz.
+        sampling_rate: Rate of the result, in Hz.
+
+    Raises:
+        AudioError: naming the block that has another form, or samples that are NaN or infinite; when there are no
+            samples at all.
+    """
+    if isinstance(blocks, (str, bytes, np.ndarray, Mapping)) or not isinstance(blocks, Iterable):
+        raise AudioError(
+            f"{type(blocks).__name__} is no stream: give an iterable of blocks (samples,) or (samples, channels)."
+        )
+    if not _is_rate(rate):
+        raise AudioError(f"sampling_rate={rate!r} is no rate in Hz; give that of the stream's blocks.")
+    return _not_empty(_resampled(_live_mono(blocks), int(rate), sampling_rate))
+
+
+def _not_empty(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    is_empty = True
+    for block in blocks:
+        is_empty = is_empty and not len(block)
+        yield block
+    if is_empty:
+        raise AudioError("The stream ended without any samples; check that its source is recording.")
+
+
+def _live_mono(blocks: Iterable[Any]) -> Iterator[np.ndarray]:
+    num_channels = None
+    for number, given in enumerate(blocks, 1):
+        name = f"Block {number} of the stream"
+        block = _samples(given, name)
+        if not len(block):
+            continue
+        if block.ndim == 2 and not 0 < block.shape[1] <= MAX_CHANNELS:
+            raise AudioError(f"{name}: has {block.shape[1]} channels; give arrays (samples, channels).")
+        previous, num_channels = num_channels, 1 if block.ndim == 1 else block.shape[1]
+        if previous not in (None, num_channels):
+            raise AudioError(
+                f"{name}: has {num_channels} channel(s), those before it {previous}; start another stream for it."
+            )
+        if not np.isfinite(block).all():
+            raise AudioError(f"{name}: holds NaN or infinite samples; leave it out or put zeros in their place.")
+        yield _mono(block)
 
 
 def num_samples(seconds: float, sampling_rate: int) -> int:
@@ -116,10 +180,25 @@ def _array_blocks(
     source: Mapping, name: str, start: float | None, end: float | None
 ) -> tuple[int, Iterator[np.ndarray]]:
     rate = source.get("sampling_rate")
-    if not isinstance(rate, (int, float, np.number)) or not 0 < rate < float("inf"):
+    if not _is_rate(rate):
         raise AudioError(f'{name}: an array needs its "sampling_rate" in Hz.')
+    samples = _samples(source["array"], name)
+    if samples.size == 0:
+        samples = np.zeros(0, dtype=np.float32)
+    if samples.ndim == 2 and samples.shape[0] <= samples.shape[1]:
+        samples = samples.T  # a sound has far more samples than channels: the short axis is the channels'
+    samples = samples[0 if start is None else round(start * rate) : None if end is None else round(end * rate)]
+    return int(rate), (_mono(samples[i : i + BLOCK_SAMPLES]) for i in range(0, len(samples), BLOCK_SAMPLES))
+
+
+def _is_rate(value: Any) -> bool:
+    """Whether it may be a sampling rate in Hz."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _samples(given: Any, name: str) -> np.ndarray:
     try:
-        samples = np.asarray(source["array"])
+        samples = np.asarray(given)
     except ValueError as error:
         raise AudioError(f"{name}: expected an array (samples,) or (samples, channels); its rows differ.") from error
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
@@ -127,16 +206,16 @@ def _array_blocks(
             f"{name}: expected an array (samples,) or (samples, channels) of floats or signed integers, "
             f"got {samples.dtype} of shape {samples.shape}."
         )
+    return samples
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """Samples (T,) or (T, K) as (T,) float32 in [-1, 1]; they are never the caller's own memory."""
     if samples.dtype.kind == "i":
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    if samples.size == 0:
-        samples = np.zeros(0, dtype=np.float32)
     if samples.ndim == 2:
-        # A sound has far more samples than channels: the short axis is the channels'.
-        samples = samples.mean(axis=int(np.argmin(samples.shape)), dtype=np.float64)
-    first = 0 if start is None else round(start * rate)
-    last = len(samples) if end is None else round(end * rate)
-    return int(rate), iter([samples[first:last].astype(np.float32)])
+        samples = samples.mean(axis=1, dtype=np.float64)
+    return samples.astype(np.float32)
 
 
 def _file_blocks(
@@ -241,12 +320,12 @@ def _torchcodec_blocks(
     return int(samples.sample_rate), iter([samples.data.mean(dim=0).numpy()])
 
 
-def _resample(blocks: Iterator[np.ndarray], rate: int, sampling_rate: int) -> np.ndarray:
-    """Joins blocks (T,) of `rate` Hz into one waveform of `sampling_rate` Hz."""
+def _resampled(blocks: Iterator[np.ndarray], rate: int, sampling_rate: int) -> Iterator[np.ndarray]:
+    """Blocks (T,) of `rate` Hz at `sampling_rate` Hz: the very samples of one call on the whole."""
     if rate == sampling_rate:
-        parts = list(blocks)
-    else:
-        stream = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32", quality=RESAMPLE_QUALITY)
-        parts = [stream.resample_chunk(np.ascontiguousarray(block)) for block in blocks]
-        parts.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32", quality=RESAMPLE_QUALITY)
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)

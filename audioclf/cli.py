@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -144,7 +144,11 @@ def evaluate(
 def predict(
     checkpoint: Positional[str],
     files: Positional[tuple[str, ...]],
-    top_k: int = 3,
+    top_k: int | None = None,
+    timeline: bool = False,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+    threshold: float | None = None,
     precision: Precision = "fp32",
     device: Device = "auto",
     json_lines: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -156,11 +160,23 @@ def predict(
     Args:
         checkpoint: A folder or hub id.
         files: Audio files.
-        top_k: Classes to show for each file.
+        top_k: Classes to show for each file; 3 if not given.
+        timeline: Show what is heard when: a line for each segment, with its start and end in seconds, its label and
+            its score. Files may be of any length.
+        window_seconds: With timeline, what is classified at a time; by default as long as the training clips.
+        hop_seconds: With timeline, from the start of one window to that of the next; by default half a window.
+        threshold: With timeline, the score from which a class counts as heard; by default the checkpoint's thresholds,
+            or none in a single-label task.
         precision: Arithmetic of the forward pass.
         device: Where to compute.
         json_lines: Print one JSON object a file.
     """
+    options = {"window_seconds": window_seconds, "hop_seconds": hop_seconds, "threshold": threshold}
+    if timeline and top_k is not None:
+        raise ConfigError(f"top_k={top_k} means nothing with --timeline, which names all that it hears: leave it out.")
+    for name, value in options.items():
+        if value is not None and not timeline:
+            raise ConfigError(f"{name}={value:g} means nothing without --timeline: add that, or leave it out.")
     if not files:
         print("audioclf: name at least one audio file.", file=sys.stderr)
         return USAGE_ERROR
@@ -170,17 +186,31 @@ def predict(
     num_failed = 0
     for file in files:
         try:
-            scores = classifier(file, top_k=top_k)
+            if timeline:
+                found = [vars(segment) for segment in classifier.timeline(file, **options).segments]
+                row, shown = {"segments": found}, _table(found)
+            else:
+                found = classifier(file, top_k=3 if top_k is None else top_k)
+                row, shown = {"scores": found}, f" {', '.join(map(_entry, found))}"
         except AudioError as error:
             num_failed += 1
             print(f"audioclf: {error}", file=sys.stderr)
             continue
-        if json_lines:
-            print(json.dumps({"file": file, "scores": scores}, ensure_ascii=False), flush=True)
-        else:
-            shown = (f"{e['label']} {e['score']:.3f}{'*' * e.get('detected', False)}" for e in scores)
-            print(f"{file}: {', '.join(shown)}", flush=True)
+        print(json.dumps({"file": file, **row}, ensure_ascii=False) if json_lines else f"{file}:{shown}", flush=True)
     return USAGE_ERROR if num_failed else 0
+
+
+def _entry(scored: dict[str, Any]) -> str:
+    return f"{scored['label']} {scored['score']:.3f}{'*' * scored.get('detected', False)}"
+
+
+def _table(segments: list[dict[str, Any]]) -> str:
+    """A line for each segment, below one of headings."""
+    if not segments:
+        return " nothing reaches its threshold"
+    width = max(len("label"), *(len(segment["label"]) for segment in segments))
+    lines = [f"{s['start']:10.2f} {s['end']:10.2f}  {s['label']:<{width}}  {s['score']:.3f}" for s in segments]
+    return "\n".join(["", f"{'start':>10} {'end':>10}  {'label':<{width}}  score", *lines])
 
 
 def cache(cache_dir: str | None = None, clear: bool = False) -> int:

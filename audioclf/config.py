@@ -183,13 +183,13 @@ class TrainConfig:
         check_int("num_workers", self.num_workers, minimum=0)
         check_int("seed", self.seed, minimum=0, maximum=2**32 - 1)
         for name in ("learning_rate", "max_grad_norm", "max_seconds"):
-            _check_number(name, getattr(self, name), above=0)
+            check_number(name, getattr(self, name), above=0)
         for name in ("head_learning_rate", "max_batch_seconds", "max_memory_gb"):
             if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name), above=0)
-        _check_number("weight_decay", self.weight_decay, minimum=0)
-        _check_number("warmup_ratio", self.warmup_ratio, minimum=0, maximum=1)
-        _check_number("valid_fraction", self.valid_fraction, above=0, below=1)
+                check_number(name, getattr(self, name), above=0)
+        check_number("weight_decay", self.weight_decay, minimum=0)
+        check_number("warmup_ratio", self.warmup_ratio, minimum=0, maximum=1)
+        check_number("valid_fraction", self.valid_fraction, above=0, below=1)
         _check_named_or_callable("head", self.head, ("mean", "attention"))
         _check_named_or_callable("loss", self.loss, ("auto",))
         if self.cache_features and self.freeze == "none":
@@ -265,7 +265,7 @@ def check_int(name: str, value: Any, minimum: int, maximum: int | None = None) -
         raise ConfigError(f"{name}={value!r} must be at most {maximum}.")
 
 
-def _check_number(
+def check_number(
     name: str,
     value: Any,
     minimum: float | None = None,
@@ -273,7 +273,8 @@ def _check_number(
     above: float | None = None,
     below: float | None = None,
 ) -> None:
-    """NaN fails every comparison, so each bound is stated as what must hold."""
+    """Raises `ConfigError` for what is no finite number in the range."""
+    # NaN fails every comparison, so each bound is stated as what must hold.
     holds = isinstance(value, (int, float)) and not isinstance(value, bool)
     holds = holds and abs(value) != float("inf") and value == value
     holds = holds and (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
@@ -288,7 +289,7 @@ def _check_class_weights(value: Any) -> None:
     """Labels are compared with those of the data once it is loaded."""
     if value is None or isinstance(value, dict):
         for label, weight in (value or {}).items():
-            _check_number(f"class_weights[{label!r}]", weight, above=0)
+            check_number(f"class_weights[{label!r}]", weight, above=0)
     else:
         check_choice("class_weights", value, ("balanced",))
 

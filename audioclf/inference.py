@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,19 +15,20 @@ import torch
 from . import audio
 from .clips import decode
 from .collate import make_collator
-from .config import BadAudio, Device, Precision, check_choice, check_int
+from .config import BadAudio, Device, Precision, check_choice, check_int, check_number
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
 from .errors import AudioError, DatasetError
 from .evaluation import evaluate_loader, forward_backing_off, probabilities
 from .export import read_metadata
-from .loaders import make_loader
-from .models.backbone import max_seconds
+from .loaders import make_loader, prefetch
+from .models.backbone import backbone_of, max_seconds
 from .models.classifier import AudioClassifier, load_classifier, place
 from .models.loading import load_feature_extractor
 from .models.losses import build_loss
 from .runtime import choose_device, choose_precision
 from .sampling import LengthBucketSampler
+from .timeline import Timeline, Window, batched, choose_window, find_segments, windows
 
 CHUNK_BATCHES = 16
 """Batches' worth of inputs decoded and sorted by length together; at most two such chunks are in memory."""
@@ -43,6 +44,8 @@ class Classifier:
             validation, or 0.5; else None.
         sampling_rate: Rate the model works at, in Hz; any input is resampled to it.
         max_seconds: Longer sounds are cut to their start, as in validation; None for no limit.
+        clip_seconds: Usual length of the clips it was trained on; None for a checkpoint that does not tell.
+        min_samples: Shorter sounds are extended to so many samples, as in training.
         collator: Normalises and pads as in training.
         device, precision: Where and how it computes.
     """
@@ -58,6 +61,8 @@ class Classifier:
         self.sampling_rate = extractor.sampling_rate
         self.max_seconds = max_seconds(model.config, extractor, metadata.get("max_seconds"))
         self.collator = make_collator(model.config, extractor)
+        self.min_samples = backbone_of(model.config).min_samples(model.config, extractor)
+        self.clip_seconds = metadata.get("clip_seconds")
         self.device = device
         self.precision = precision
         self._max_clips: int | None = None  # what memory allows, once it has run out
@@ -100,6 +105,112 @@ class Classifier:
         with contextlib.closing(self._decoded(inputs, CHUNK_BATCHES * batch_size)) as chunks:
             rows += [self._chunk_probabilities(waveforms, batch_size) for waveforms in chunks]
         return np.concatenate(rows)
+
+    def timeline(
+        self,
+        sound: Any,
+        *,
+        window_seconds: float | None = None,
+        hop_seconds: float | None = None,
+        threshold: float | None = None,
+        batch_size: int = 8,
+    ) -> Timeline:
+        """What is heard when: scores of overlapping windows, and the segments they merge into.
+
+        A sound of any length needs the same memory. Each window is classified as a clip of its own; those at the end
+        are described in `audioclf.timeline`, and the segments in its `find_segments`.
+
+        Args:
+            sound: A path, the bytes of a file, or `{"array", "sampling_rate"}`.
+            window_seconds: Length of a window; by default the usual length of the checkpoint's training clips, or
+                5 s for one that does not tell.
+            hop_seconds: From the start of one window to that of the next; by default half a window.
+            threshold: Score from which a class counts as heard, the same for all; by default the checkpoint's own
+                thresholds in a multi-label task, else none, so that the likeliest class always counts.
+            batch_size: Windows in one forward pass. It does not change the scores.
+
+        Raises:
+            AudioError: naming the sound that cannot be read.
+            ConfigError: for a window shorter or longer than the model can judge, and a hop longer than a window.
+
+        Example:
+            >>> timeline = classifier.timeline("street.wav", window_seconds=2.0, hop_seconds=0.5)  # doctest: +SKIP
+            >>> timeline.segments[0]  # doctest: +SKIP
+            Segment(start=0.0, end=7.25, label='rain', score=0.93)
+            >>> timeline.times.shape, timeline.scores.shape  # doctest: +SKIP
+            ((120, 2), (120, 10))
+        """
+        check_int("batch_size", batch_size, minimum=1)
+        if threshold is not None:
+            check_number("threshold", threshold, minimum=0, maximum=1)
+        elif self.thresholds is None:
+            threshold = 0.0
+        cut = self._window(window_seconds, hop_seconds)
+        with contextlib.closing(audio.load_blocks(sound, self.sampling_rate)) as blocks:
+            single = chain.from_iterable(windows(blocks, *cut))
+            with contextlib.closing(prefetch(batched(single, batch_size))) as batches:
+                spans, rows = zip(*self._heard(batches), strict=True)
+        times, scores = np.array(spans), np.array(rows)
+        wanted = self.thresholds if threshold is None else threshold
+        segments = find_segments(times, scores, self.labels, wanted, self.model.multi_label)
+        return Timeline(self.labels, times, scores, segments)
+
+    def stream(
+        self,
+        blocks: Iterable[Any],
+        *,
+        sampling_rate: int,
+        window_seconds: float | None = None,
+        hop_seconds: float | None = None,
+        top_k: int | None = 5,
+        batch_size: int = 8,
+    ) -> Iterator[Window]:
+        """Scores of a sound that is still being made, each window as soon as its last sample is there.
+
+        They are those that `timeline` gives for the whole, however the sound is divided into blocks.
+
+        Args:
+            blocks: Arrays (samples,) or (samples, channels) of any lengths, floats in [-1, 1] or signed integers, as
+                a microphone gives them. The next one is asked for once the windows so far are classified.
+            sampling_rate: Their rate, in Hz.
+            window_seconds, hop_seconds: As in `timeline`.
+            top_k: Classes to name for each window, the likeliest first; None for all.
+            batch_size: Windows in one forward pass, when a block completes several. None waits for another.
+
+        Raises:
+            AudioError: naming the block that is no sound, holds NaN, or has other channels than those before it.
+            ConfigError: as `timeline`, right away.
+
+        Example:
+            >>> for window in classifier.stream(microphone, sampling_rate=44_100):  # doctest: +SKIP
+            ...     print(window.start, window.end, window.top[0]["label"])
+        """
+        check_int("batch_size", batch_size, minimum=1)
+        if top_k is not None:
+            check_int("top_k", top_k, minimum=1)
+        cut = self._window(window_seconds, hop_seconds)
+        ready = windows(audio.live_blocks(blocks, sampling_rate, self.sampling_rate), *cut)
+        batches = (batch for completed in ready for batch in batched(completed, batch_size))
+        return (Window(*span, row, self._top(row[None], top_k)[0]) for span, row in self._heard(batches))
+
+    def _window(self, window_seconds: float | None, hop_seconds: float | None) -> tuple[int, int]:
+        return choose_window(
+            window_seconds,
+            hop_seconds,
+            sampling_rate=self.sampling_rate,
+            min_samples=self.min_samples,
+            clip_seconds=self.clip_seconds,
+            max_seconds=self.max_seconds,
+        )
+
+    def _heard(
+        self, batches: Iterable[list[tuple[int, np.ndarray]]]
+    ) -> Iterator[tuple[tuple[float, float], np.ndarray]]:
+        """Start and end in seconds and the scores (C,) of each window."""
+        for batch in batches:
+            rows = self._chunk_probabilities([waveform for _, waveform in batch], len(batch))
+            for (start, waveform), row in zip(batch, rows, strict=True):
+                yield (start / self.sampling_rate, (start + len(waveform)) / self.sampling_rate), row
 
     def _decoded(self, inputs: Iterable[Any], size: int) -> Iterator[list[np.ndarray]]:
         """Waveforms of so many inputs at a time; the next ones are decoded while the model works on these."""

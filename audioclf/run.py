@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -207,7 +208,7 @@ def set_up(
         reporter=reporter,
         output_dir=output_dir,
         extractor=extractor,
-        metadata=_metadata(config, splits, decoded, precision),
+        metadata=_metadata(config, splits, decoded, precision, extractor.sampling_rate),
         notes=notes,
     )
 
@@ -236,13 +237,16 @@ def _clear(output_dir: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _metadata(config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, precision: str) -> dict[str, Any]:
+def _metadata(
+    config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, precision: str, sampling_rate: int
+) -> dict[str, Any]:
     """What audioclf.json says of a run, whatever the epoch."""
     return {
         "audioclf_version": __version__,
         "config": config.to_dict(),
         "precision": precision,
         "max_seconds": decoded.max_seconds,
+        "clip_seconds": float(np.median(decoded.parts["train"].lengths)) / sampling_rate,
         "labels": list(splits.labels),
         "data": {
             "name": splits.name,

@@ -29,7 +29,7 @@ LAYERS = [
     {"cache", "models.attention", "models.backbone", "models.loading", "models.hf", "models.losses"},
     {
         *{f"datasets.{path.stem}" for path in (PACKAGE / "datasets").glob("*.py")},
-        *("clips", "collate", "features", "sampling", "models.classifier"),
+        *("clips", "collate", "features", "sampling", "timeline", "models.classifier"),
     },
     {"evaluation", "export", "loaders", "objective", "predictions", "progress"},
     {"run", "resume", "step", "training", "foldstats", "crossval", "inference"},
