@@ -26,7 +26,7 @@ _HOMES = {
     "TrainingError": "errors",
     "Window": "timeline",
     "cross_validate": "crossval",
-    "evaluate": "inference",
+    "evaluate": "scoring",
     "load": "inference",
     "load_dataset": "datasets.load",
     "make_splits": "datasets.base",

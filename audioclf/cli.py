@@ -125,8 +125,8 @@ def evaluate(
         options: How to read the data set.
     """
     from .datasets.load import load_dataset
-    from .inference import evaluate as score
     from .inference import load
+    from .scoring import evaluate as score
 
     metrics = score(
         load(checkpoint, precision=precision, device=device),

@@ -32,7 +32,7 @@ LAYERS = [
         *("clips", "collate", "features", "sampling", "timeline", "models.classifier"),
     },
     {"evaluation", "export", "loaders", "objective", "predictions", "progress"},
-    {"run", "resume", "step", "training", "foldstats", "crossval", "inference"},
+    {"run", "resume", "step", "training", "foldstats", "crossval", "inference", "scoring"},
     {"cli", "__main__"},
 ]
 
