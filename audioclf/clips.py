@@ -1,8 +1,11 @@
-"""From examples to decoded clips: the cache is filled, unreadable clips are judged, and a part becomes a dataset."""
+"""From examples to decoded clips: the cache is filled, unreadable clips are judged, and a part becomes a dataset.
+
+Shapes: N rows of a part (clips, or pieces of them), C classes.
+"""
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from .augment import Augmentation
 from .config import default_cache_dir
 from .datasets.base import AudioSplits, Example
 from .errors import AudioError, DatasetError
+from .pieces import piece_starts
 
 AUTO_BAD_SHARE = 0.01
 """Share of unreadable clips that `bad_audio="auto"` sets aside; above it a run stops."""
@@ -22,38 +26,56 @@ NUM_NAMED = 10
 
 @dataclass(frozen=True)
 class Clips:
-    """Decoded clips of one part; a map-style dataset whose keys are `(index, epoch)`.
+    """Decoded clips of one part, or pieces of them; a map-style dataset whose keys are `(index, epoch)`.
 
     Attributes:
         store: Where the waveforms lie.
         positions: Index in the store of each clip.
+        starts: First sample of each clip as it is used, (N,): 0, or where a piece begins.
         names: What to call each clip in a message.
         groups: Number of each clip's group, (N,); clips without one are groups of their own.
         labels: Id of each clip's class, (N,) int64; of multi-label data 1.0 for each of its classes and 0.0 for the
             others, (N, C) float32.
         lengths: Samples of each clip as it is used, (N,): whole, or cut to the longest allowed.
         augmentation: What changes them from epoch to epoch; None for their start as it is.
+        cut_from: The whole clips, when these are pieces of them.
+        firsts: Then the row of each clip's first piece, (whole clips,); its others follow.
     """
 
     store: cache.ArrayStore
     positions: tuple[int, ...]
+    starts: np.ndarray
     names: tuple[str, ...]
     groups: np.ndarray
     labels: np.ndarray
     lengths: np.ndarray
     augmentation: Augmentation | None
+    cut_from: "Clips | None" = None
+    firsts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, epoch = key
-        waveform, num_samples = self.store.array(self.positions[index]), int(self.lengths[index])
+        start, num_samples = int(self.starts[index]), int(self.lengths[index])
+        waveform = self.store.array(self.positions[index])
         if self.augmentation is None:
-            waveform = np.array(waveform[:num_samples])
-        else:
-            waveform = self.augmentation(waveform, num_samples, epoch, index)
+            waveform = np.array(waveform[start : start + num_samples])
+        else:  # a random crop may be from anywhere in the clip
+            crop = waveform if self.augmentation.random_crop else waveform[start : start + num_samples]
+            waveform = self.augmentation(crop, num_samples, epoch, index)
         return {"waveform": waveform, "label": self.labels[index], "index": index}
+
+    @property
+    def whole(self) -> "Clips":
+        """The clips that these are pieces of, or these themselves."""
+        return self.cut_from or self
+
+    def identity(self, index: int) -> str:
+        """A string that changes when the samples of a row do, as they are without augmentation."""
+        where = f"{self.store.folder.name} {self.positions[index]}"
+        return f"{where} {self.starts[index]} {self.lengths[index]}"
 
 
 @dataclass(frozen=True)
@@ -65,12 +87,14 @@ class DecodedSplits:
         set_aside: Name and reason of each clip that could not be read.
         notes: Sentences for the user.
         max_seconds: What longer clips are cut to; None when they are not.
+        chunk_seconds: Length of their pieces; None when they are whole.
     """
 
     parts: dict[str, Clips]
     set_aside: dict[str, str]
     notes: tuple[str, ...]
     max_seconds: float | None
+    chunk_seconds: float | None
 
 
 def decode(
@@ -78,6 +102,7 @@ def decode(
     *,
     sampling_rate: int,
     max_seconds: float | None,
+    chunk_seconds: float | None = None,
     augmentation: Augmentation | None = None,
     bad_audio: str = "auto",
     cache_dir: str | Path | None = None,
@@ -89,6 +114,7 @@ def decode(
         splits: The data set.
         sampling_rate: Rate of the waveforms, in Hz.
         max_seconds: Longer clips are cut; None for no limit.
+        chunk_seconds: Length of the pieces that each part is made of; None for whole clips.
         augmentation: What changes the train part from epoch to epoch.
         bad_audio: `skip`, `error` or `auto`, as `TrainConfig.bad_audio`.
         cache_dir: Folder of the cache; ~/.cache/audioclf when not given.
@@ -126,7 +152,29 @@ def decode(
             raise DatasetError(f"{splits.name}: no clip of its {name} part could be read.")
     if "train" in parts:
         _check_classes(splits, parts["train"])
-    return DecodedSplits(parts, set_aside, tuple(_notes(store, ordered)), max_seconds)
+    if chunk_seconds is not None:
+        size = audio.num_samples(chunk_seconds, sampling_rate)
+        parts = {name: _cut(clips, size, sampling_rate) for name, clips in parts.items()}
+    return DecodedSplits(parts, set_aside, tuple(_notes(store, ordered)), max_seconds, chunk_seconds)
+
+
+def _cut(clips: Clips, size: int, sampling_rate: int) -> Clips:
+    """The pieces of whole clips, of `size` samples, or of fewer where the clip has no more."""
+    starts = [piece_starts(int(length), size) for length in clips.lengths]
+    counts = np.array([len(of_clip) for of_clip in starts])
+    rows, starts = np.repeat(np.arange(len(clips)), counts), np.concatenate(starts)
+    where = [f" from {start / sampling_rate:.1f} s" for start in starts]
+    return replace(
+        clips,
+        positions=tuple(clips.positions[row] for row in rows),
+        starts=starts,
+        names=tuple(clips.names[row] + place for row, place in zip(rows, where, strict=True)),
+        groups=clips.groups[rows],
+        labels=clips.labels[rows],
+        lengths=np.minimum(clips.lengths[rows], size),
+        cut_from=clips,
+        firsts=np.cumsum(counts) - counts,
+    )
 
 
 def _check_classes(splits: AudioSplits, train: Clips) -> None:
@@ -169,6 +217,7 @@ def _part(
     return Clips(
         store=store,
         positions=positions,
+        starts=np.zeros(len(clips), dtype=np.int64),
         names=tuple(example.name for _, example in clips),
         groups=_group_numbers([example for _, example in clips]),
         labels=_targets([example for _, example in clips], splits),

@@ -111,8 +111,11 @@ class TrainConfig:
     max_seconds: float = 30.0
     """Longer clips are cut to this many seconds: their start, or a random crop with `random_crop`."""
 
+    chunk_seconds: float | None = None
+    """Train on pieces of this length, and score a clip by the mean of their probabilities; whole if not given."""
+
     random_crop: bool = False
-    """Train on a random crop of clips longer than `max_seconds`, drawn anew each epoch."""
+    """Train on random crops of clips longer than `max_seconds` (or pieces, `chunk_seconds`), drawn anew each epoch."""
 
     augment: Augment = "none"
     """Changes of the training clips, drawn anew each epoch: `noise` adds white noise, 10 to 40 dB below the clip."""
@@ -184,7 +187,7 @@ class TrainConfig:
         check_int("seed", self.seed, minimum=0, maximum=2**32 - 1)
         for name in ("learning_rate", "max_grad_norm", "max_seconds"):
             check_number(name, getattr(self, name), above=0)
-        for name in ("head_learning_rate", "max_batch_seconds", "max_memory_gb"):
+        for name in ("head_learning_rate", "max_batch_seconds", "chunk_seconds", "max_memory_gb"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), above=0)
         check_number("weight_decay", self.weight_decay, minimum=0)
@@ -203,6 +206,11 @@ class TrainConfig:
                     f"cache_features=True keeps one array a clip, but {name} changes the clip in every epoch: choose "
                     "one of them."
                 )
+        if self.chunk_seconds is not None and self.chunk_seconds >= self.max_seconds:
+            raise ConfigError(
+                f"chunk_seconds={self.chunk_seconds:g} cuts no clip, as none is longer than max_seconds="
+                f"{self.max_seconds:g}: give shorter pieces, a larger max_seconds, or leave it out."
+            )
         _check_class_weights(self.class_weights)
         if self.resume and self.overwrite:
             raise ConfigError("resume=True goes on with the run that overwrite=True would delete: choose one of them.")

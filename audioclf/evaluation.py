@@ -22,6 +22,7 @@ from .metrics import (
     single_label_metrics,
 )
 from .models.classifier import AudioClassifier
+from .pieces import pool
 from .runtime import at_least_fp32, autocast
 
 
@@ -54,29 +55,33 @@ def evaluate_loader(
 ) -> Evaluation:
     """Runs the model, in evaluation mode and without gradients, over every clip once; leaves it in that mode.
 
+    A clip in pieces has the mean of their probabilities.
+
     Args:
         model, loader, loss_function, device, precision: What runs on what.
         thresholds: Of multi-label data, the scores (C,) from which a class counts as detected; when not given, those
             with the best F1 on these very clips.
     """
     model.eval()
-    total_loss, max_clips = 0.0, None
-    clips = loader.dataset
-    logits_of_all = np.empty((len(clips), model.config.num_labels))
-    targets_of_all = np.empty((len(clips), *clips.labels.shape[1:]), dtype=clips.labels.dtype)
+    rows, max_clips = loader.dataset, None
+    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
     with torch.inference_mode(), contextlib.closing(prefetch(loader)) as batches:
         for batch in batches:
-            labels = batch["labels"].to(device, non_blocking=True)
-            logits, max_clips = forward_backing_off(model, batch, device, precision, clips.names, max_clips)
-            total_loss += float(clip_losses(loss_function, logits, labels).cpu().double().sum())
-            logits_of_all[batch["index"]] = logits.cpu()
-            targets_of_all[batch["index"]] = batch["labels"]
+            of_batch, max_clips = forward_backing_off(model, batch, device, precision, rows.names, max_clips)
+            logits[batch["index"]] = of_batch.cpu()
+    clips = rows.whole
+    if rows.firsts is not None:
+        logits = pool(logits, rows.firsts, model.multi_label)
+    with torch.inference_mode():
+        on_device = torch.from_numpy(logits).to(device, torch.float32)
+        losses = clip_losses(loss_function, on_device, torch.from_numpy(clips.labels).to(device))
+    logits = logits.astype(np.float64)
     if model.multi_label:
-        evaluation = _multi_label(targets_of_all > 0, logits_of_all, clips.groups, thresholds)
+        evaluation = _multi_label(clips.labels > 0, logits, clips.groups, thresholds)
     else:
-        evaluation = _single_label(targets_of_all, logits_of_all, clips.groups)
-    metrics = {"loss": total_loss / len(clips), **evaluation.metrics}
-    return replace(evaluation, metrics=metrics, logits=logits_of_all)
+        evaluation = _single_label(clips.labels, logits, clips.groups)
+    metrics = {"loss": float(losses.cpu().double().mean()), **evaluation.metrics}
+    return replace(evaluation, metrics=metrics, logits=logits)
 
 
 def _single_label(targets: np.ndarray, logits: np.ndarray, groups: np.ndarray) -> Evaluation:

@@ -74,6 +74,16 @@ class FeatureClips:
         return self.clips.labels
 
     @property
+    def whole(self) -> Clips:
+        """The whole clips, when these are of pieces, or else the clips."""
+        return self.clips.whole
+
+    @property
+    def firsts(self) -> np.ndarray | None:
+        """Row of each whole clip's first piece, if they are of pieces."""
+        return self.clips.firsts
+
+    @property
     def groups(self) -> np.ndarray:
         """Number of each clip's group, (N,)."""
         return self.clips.groups
@@ -126,9 +136,8 @@ def cache_features(
         AudioclfError: when the disk is full, the folder cannot be written or a decoded clip cannot be read.
     """
     # In the order of their waveforms, so that another split of the same clips finds the same store.
-    clips = sorted(
-        {part.positions[index]: (part, index) for part in parts.values() for index in range(len(part))}.items()
-    )
+    rows = {_place(part, index): (part, index) for part in parts.values() for index in range(len(part))}
+    clips = sorted(rows.items())
     collator = make_collator(model.config, extractor)
 
     def compute(position: int) -> np.ndarray:
@@ -147,7 +156,7 @@ def cache_features(
 
     how = f"{precision} {device.type} {model.frontend} {extractor.to_json_string()}"
     where = {
-        "identities": [f"{part.store.folder.name} {place} {part.lengths[i]}" for place, (part, i) in clips],
+        "identities": [part.identity(i) for _, (part, i) in clips],
         "recipe": f"v2 {model.frozen} {_hash(model)} {how}",
         "cache_dir": cache_dir or default_cache_dir(),
         "kind": "features",
@@ -167,10 +176,19 @@ def cache_features(
     number = {place: row for row, (place, _) in enumerate(clips)}
     return {
         name: FeatureClips(
-            part, store, tuple(number[place] for place in part.positions), num_frames[name], DTYPES[precision]
+            part,
+            store,
+            tuple(number[_place(part, index)] for index in range(len(part))),
+            num_frames[name],
+            DTYPES[precision],
         )
         for name, part in parts.items()
     }
+
+
+def _place(clips: Clips, index: int) -> tuple[int, int]:
+    """Where a row's waveform begins: its index in the store, and the sample."""
+    return clips.positions[index], int(clips.starts[index])
 
 
 def _fit(num_bytes: int, folder: Path) -> bool:

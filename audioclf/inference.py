@@ -18,9 +18,10 @@ from .errors import AudioError
 from .evaluation import forward_backing_off, probabilities
 from .export import read_metadata
 from .loaders import prefetch
-from .models.backbone import backbone_of, max_seconds
+from .models.backbone import backbone_of, lengths_heard
 from .models.classifier import AudioClassifier, load_classifier, place
 from .models.loading import load_feature_extractor
+from .pieces import piece_starts
 from .runtime import choose_device, choose_precision
 from .sampling import LengthBucketSampler
 from .timeline import Timeline, Window, batched, choose_window, find_segments, windows
@@ -39,6 +40,8 @@ class Classifier:
             validation, or 0.5; else None.
         sampling_rate: Rate the model works at, in Hz; any input is resampled to it.
         max_seconds: Longer sounds are cut to their start, as in validation; None for no limit.
+        chunk_seconds: Longer sounds are scored in pieces of this length, by the mean of their probabilities, as in
+            validation; None for a checkpoint that was trained on whole clips.
         clip_seconds: Usual length of the clips it was trained on; None for a checkpoint that does not tell.
         min_samples: Shorter sounds are extended to so many samples, as in training.
         collator: Normalises and pads as in training.
@@ -54,7 +57,8 @@ class Classifier:
         if model.multi_label:
             self.thresholds = np.array(metadata.get("thresholds") or [0.5] * len(self.labels))
         self.sampling_rate = extractor.sampling_rate
-        self.max_seconds = max_seconds(model.config, extractor, metadata.get("max_seconds"))
+        lengths = lengths_heard(model.config, extractor, metadata.get("max_seconds"), metadata.get("chunk_seconds"))
+        self.max_seconds, self.chunk_seconds = lengths["max_seconds"], lengths["chunk_seconds"]
         self.collator = make_collator(model.config, extractor)
         self.min_samples = backbone_of(model.config).min_samples(model.config, extractor)
         self.clip_seconds = metadata.get("clip_seconds")
@@ -98,7 +102,7 @@ class Classifier:
         check_int("batch_size", batch_size, minimum=1)
         rows = [np.zeros((0, len(self.labels)), dtype=np.float32)]
         with contextlib.closing(self._decoded(inputs, CHUNK_BATCHES * batch_size)) as chunks:
-            rows += [self._chunk_probabilities(waveforms, batch_size) for waveforms in chunks]
+            rows += [self._probabilities(waveforms, batch_size) for waveforms in chunks]
         return np.concatenate(rows)
 
     def timeline(
@@ -203,7 +207,7 @@ class Classifier:
     ) -> Iterator[tuple[tuple[float, float], np.ndarray]]:
         """Start and end in seconds and the scores (C,) of each window."""
         for batch in batches:
-            rows = self._chunk_probabilities([waveform for _, waveform in batch], len(batch))
+            rows = self._probabilities([waveform for _, waveform in batch], len(batch))
             for (start, waveform), row in zip(batch, rows, strict=True):
                 yield (start / self.sampling_rate, (start + len(waveform)) / self.sampling_rate), row
 
@@ -219,7 +223,22 @@ class Classifier:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _chunk_probabilities(self, waveforms: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
+    def _probabilities(self, waveforms: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
+        """Of each waveform, in pieces where it is longer than these, (N, C)."""
+        if self.chunk_seconds is None:
+            return self._piece_probabilities(waveforms, batch_size)
+        size = audio.num_samples(self.chunk_seconds, self.sampling_rate)
+        starts = [piece_starts(len(waveform), size) for waveform in waveforms]
+        pieces = [
+            waveform[start : start + size]
+            for waveform, of_clip in zip(waveforms, starts, strict=True)
+            for start in of_clip
+        ]
+        counts = np.array([len(of_clip) for of_clip in starts])
+        sums = np.add.reduceat(self._piece_probabilities(pieces, batch_size), np.cumsum(counts) - counts, axis=0)
+        return sums / counts[:, None].astype(np.float32)
+
+    def _piece_probabilities(self, waveforms: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
         result = np.empty((len(waveforms), len(self.labels)), dtype=np.float32)
         lengths = [len(waveform) for waveform in waveforms]
         names = [f"of {length / self.sampling_rate:.1f} s" for length in lengths]

@@ -11,12 +11,11 @@ import numpy as np
 
 from .checkpoint import write_file
 from .clips import Clips
-from .features import FeatureClips
 
 PREDICTIONS_FILE = "test_predictions.jsonl"
 
 
-def write_predictions(path: Path, clips: Clips | FeatureClips, logits: np.ndarray, labels: Sequence[str]) -> None:
+def write_predictions(path: Path, clips: Clips, logits: np.ndarray, labels: Sequence[str]) -> None:
     """Writes a row for each clip: what it is called, its label (or labels), and the logits in the order of the ids.
 
     Args:

@@ -181,7 +181,7 @@ def check_data(saved: Saved, splits: AudioSplits, decoded: DecodedSplits, precis
         ConfigError: saying what has changed.
     """
     metadata, data = saved.metadata, saved.metadata["data"]
-    num_clips = {part: len(clips) for part, clips in decoded.parts.items()}
+    num_clips = {part: len(clips.whole) for part, clips in decoded.parts.items()}
     for what, then, now in (
         ("the labels", metadata["labels"], list(splits.labels)),
         ("the numbers of readable clips", data["num_clips"], num_clips),

@@ -246,12 +246,13 @@ def _metadata(
         "config": config.to_dict(),
         "precision": precision,
         "max_seconds": decoded.max_seconds,
+        "chunk_seconds": decoded.chunk_seconds,
         "clip_seconds": float(np.median(decoded.parts["train"].lengths)) / sampling_rate,
         "labels": list(splits.labels),
         "data": {
             "name": splits.name,
             "fingerprint": splits.fingerprint(),
-            "num_clips": {part: len(clips) for part, clips in decoded.parts.items()},
+            "num_clips": {part: len(clips.whole) for part, clips in decoded.parts.items()},
             "set_aside": decoded.set_aside,
         },
     }

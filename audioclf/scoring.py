@@ -50,6 +50,7 @@ def evaluate(
         splits,
         sampling_rate=classifier.sampling_rate,
         max_seconds=classifier.max_seconds,
+        chunk_seconds=classifier.chunk_seconds,
         bad_audio=bad_audio,
         cache_dir=cache_dir,
         progress=progress,

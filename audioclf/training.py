@@ -24,7 +24,7 @@ from .interrupt import Interrupt
 from .loaders import prefetch, stop_workers, worker_deaths_told
 from .memory import memory_limit, out_of_memory_told
 from .metrics import NAMES
-from .models.backbone import max_seconds
+from .models.backbone import lengths_heard
 from .models.classifier import build_classifier, freeze, load_classifier, place
 from .models.loading import encoder_config, load_config, load_feature_extractor, resolve
 from .predictions import PREDICTIONS_FILE, write_predictions
@@ -115,7 +115,7 @@ def _run(
     decoded = decode(
         splits,
         sampling_rate=extractor.sampling_rate,
-        max_seconds=max_seconds(encoder_config(load_config(source)), extractor, config.max_seconds),
+        **lengths_heard(encoder_config(load_config(source)), extractor, config.max_seconds, config.chunk_seconds),
         augmentation=Augmentation(config.seed, config.random_crop, noise=config.augment == "noise"),
         bad_audio=config.bad_audio,
         cache_dir=config.cache_dir,
@@ -247,7 +247,7 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
         test = _evaluate(run, "test", best_model, state.best.classes.get("threshold"))
         path = output_dir / PREDICTIONS_FILE
         try:
-            write_predictions(path, run.loaders["test"].dataset, test.logits, splits.labels)
+            write_predictions(path, run.loaders["test"].dataset.whole, test.logits, splits.labels)
         except OSError as error:
             run.reporter.say(f"{str(path)!r} cannot be written ({error.strerror or error}).")
     for name in ("best", "last"):
@@ -278,7 +278,7 @@ def _result(history: list[dict[str, Any]], output_dir: Path) -> TrainResult:
 
 
 def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits, saved: resume.Saved | None) -> None:
-    counts = ", ".join(f"{len(clips)} {part}" for part, clips in decoded.parts.items())
+    counts = ", ".join(f"{len(clips.whole)} {part}" for part, clips in decoded.parts.items())
     trained = sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad)
     run.reporter.say(
         f"{splits.name}: {len(splits.labels)} classes, {counts} clips. "
@@ -288,8 +288,11 @@ def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits, saved: resu
     run.reporter.say(f"Decoded audio: {store.num_bytes / 2**20:,.0f} MiB in {str(store.folder)!r}.")
     if decoded.max_seconds < run.config.max_seconds:
         run.reporter.say(
-            f"note: This encoder hears {decoded.max_seconds:.4g} s of a clip: what lies beyond is not used, whatever "
-            "max_seconds says."
+            f"note: This encoder hears {decoded.max_seconds:.4g} s of a clip, whatever max_seconds says: what lies "
+            f"beyond is not used. With chunk_seconds={decoded.max_seconds:.4g} it would be, piece by piece."
         )
+    if decoded.chunk_seconds is not None:
+        pieces = ", ".join(f"{len(clips)} {part}" for part, clips in decoded.parts.items())
+        run.reporter.say(f"Pieces of {decoded.chunk_seconds:.4g} s: {pieces}.")
     for note in (*splits.notes, *decoded.notes, *run.notes, *(saved.notes if saved else ())):
         run.reporter.say(f"note: {note}")

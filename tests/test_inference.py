@@ -88,13 +88,13 @@ def test_a_long_list_is_read_two_chunks_at_a_time(classifier, clips, monkeypatch
             taken.append(number)
             yield clips[number % len(clips)]
 
-    real = type(classifier)._chunk_probabilities
+    real = type(classifier)._probabilities
 
     def noting(self, waveforms, batch_size):
         ahead.append((len(taken), len(waveforms)))
         return real(self, waveforms, batch_size)
 
-    monkeypatch.setattr(type(classifier), "_chunk_probabilities", noting)
+    monkeypatch.setattr(type(classifier), "_probabilities", noting)
     streamed = classifier.probabilities(sounds(), batch_size=1)
     assert ahead[:3] == [(32, 16), (48, 16), (64, 16)]
     monkeypatch.undo()

@@ -14,6 +14,7 @@ LAYERS = [
         "audio",
         "augment",
         "intervals",
+        "pieces",
         "metrics",
         "ranking",
         "runtime",

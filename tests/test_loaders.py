@@ -34,6 +34,7 @@ def clips(tmp_path_factory) -> Clips:
     return Clips(
         store=store,
         positions=tuple(range(21)),
+        starts=np.zeros(21, dtype=np.int64),
         names=tuple(str(i) for i in range(21)),
         groups=np.arange(21),
         labels=np.arange(21) % 3,

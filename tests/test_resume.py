@@ -121,8 +121,10 @@ class TestExactness:
         result = audioclf.train(tones, num_workers=workers[1], resume=True, **options)
         assert everything(result.output_dir) == everything(hard_run.output_dir)
 
-    @pytest.mark.parametrize("more", [{"precision": "bf16"}, {"precision": "fp16"}, {"freeze": "feature_encoder"}])
-    def test_other_arithmetic(self, tones, quick, tmp_path, more):
+    @pytest.mark.parametrize(
+        "more", [{"precision": "bf16"}, {"precision": "fp16"}, {"freeze": "feature_encoder"}, {"chunk_seconds": 0.3}]
+    )
+    def test_other_options(self, tones, quick, tmp_path, more):
         options = {**quick, **HARD, **more, "num_epochs": 2}
         if "freeze" in more:
             options |= {"random_crop": False, "augment": "none"}  # features come from their cache
@@ -256,6 +258,7 @@ class TestWhatMayChange:
             {"precision": "bf16"},
             {"freeze": "backbone"},
             {"max_seconds": 0.5},
+            {"chunk_seconds": 0.4},
             {"random_crop": True},
             {"augment": "noise"},
             {"class_weights": "balanced"},

@@ -137,8 +137,22 @@ def num_outputs(config: PretrainedConfig) -> int:
     return config.num_hidden_layers + 1 + backbone_of(config).has_final_norm(config)
 
 
-def max_seconds(config: PretrainedConfig, extractor: SequenceFeatureExtractor, wanted: float | None) -> float | None:
-    """Seconds of a clip that are used: as many as wanted (None: all), if the encoder hears so many."""
+def lengths_heard(
+    config: PretrainedConfig,
+    extractor: SequenceFeatureExtractor,
+    max_seconds: float | None,
+    chunk_seconds: float | None,
+) -> dict[str, float | None]:
+    """`max_seconds` of a clip and `chunk_seconds` of its pieces, no more than the encoder hears at a time.
+
+    Args:
+        config, extractor: The encoder's.
+        max_seconds: What is wanted of a clip; None for all.
+        chunk_seconds: What is wanted of a piece; None for whole clips.
+    """
     heard = backbone_of(config).max_seconds
-    limits = [seconds for seconds in (wanted, heard and heard(extractor)) if seconds is not None]
-    return min(limits, default=None)
+    limit = float("inf") if heard is None else heard(extractor)
+    if chunk_seconds is not None:
+        return {"max_seconds": max_seconds, "chunk_seconds": min(chunk_seconds, limit)}
+    seconds = min(float("inf") if max_seconds is None else max_seconds, limit)
+    return {"max_seconds": None if seconds == float("inf") else seconds, "chunk_seconds": None}
