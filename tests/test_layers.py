@@ -33,7 +33,7 @@ LAYERS = [
         *("clips", "collate", "features", "sampling", "timeline", "models.classifier"),
     },
     {"evaluation", "export", "loaders", "objective", "predictions", "progress"},
-    {"run", "resume", "step", "training", "foldstats", "crossval", "inference", "scoring"},
+    {"run", "resume", "step", "training", "foldstats", "crossval", "comparison", "inference", "scoring"},
     {"cli", "__main__"},
 ]
 
