@@ -17,6 +17,8 @@ Freeze = Literal["none", "feature_encoder", "backbone"]
 Augment = Literal["none", "noise"]
 BadAudio = Literal["auto", "skip", "error"]
 Nonfinite = Literal["error", "skip"]
+HEADS = ("mean", "attention", "mix", "multihead", "mlp")
+"""Names of the heads; what they are: `audioclf.models.heads`."""
 Metric = Literal[
     "auto", "accuracy", "uar", "macro_f1", "top5_accuracy", "auroc", "eer", "map", "map_micro", "lwlrap", "micro_f1",
     "loss",
@@ -52,7 +54,7 @@ class TrainConfig:
     """Encoder: a short name (hubert-base), a hub id, a folder, or a config.json (or config object): random weights."""
 
     head: Any = "mean"
-    """`mean`, `attention`, or (in Python) a callable that builds a module from the encoder's config."""
+    """`mean`, `attention`, `mix`, `multihead`, `mlp`, or (in Python) a callable that builds one from a config."""
 
     loss: Any = "auto"
     """Cross entropy (`auto`), or (in Python) a callable that builds a loss of one value a clip from the config."""
@@ -193,7 +195,7 @@ class TrainConfig:
         check_number("weight_decay", self.weight_decay, minimum=0)
         check_number("warmup_ratio", self.warmup_ratio, minimum=0, maximum=1)
         check_number("valid_fraction", self.valid_fraction, above=0, below=1)
-        _check_named_or_callable("head", self.head, ("mean", "attention"))
+        _check_named_or_callable("head", self.head, HEADS)
         _check_named_or_callable("loss", self.loss, ("auto",))
         if self.cache_features and self.freeze == "none":
             raise ConfigError(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import HubertConfig
 
-from audioclf.config import Metric, TrainConfig, default_cache_dir, nearest
+from audioclf.config import HEADS, Metric, TrainConfig, default_cache_dir, nearest
 from audioclf.errors import AudioclfError, ConfigError
 
 NAN, INF = float("nan"), float("inf")
@@ -65,8 +65,12 @@ def choice(name: str, choices: str, near: tuple[str, str]) -> list:
         *choice("freeze", "none, feature_encoder, backbone", ("feature-encoder", "feature_encoder")),
         *choice("metric_for_best", ", ".join(get_args(Metric)), ("macro-f1", "macro_f1")),
         *choice("bad_audio", "auto, skip, error", ("skipp", "skip")),
-        *choice("head", "mean, attention", ("attn", "attention"))[1:],
-        ("head", "atention", "head='atention' is not one of mean, attention; did you mean 'attention'?"),
+        *choice("head", ", ".join(HEADS), ("attn", "attention"))[1:],
+        (
+            "head",
+            "atention",
+            "head='atention' is not one of mean, attention, mix, multihead, mlp; did you mean 'attention'?",
+        ),
         ("loss", "focal", "loss='focal' is not one of auto."),
         ("output_dir", "", "output_dir is empty: name a folder for the results."),
     ],

@@ -7,7 +7,7 @@ import torch
 from conftest import tiny_config
 from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2Config
 
-from audioclf import CheckpointError, ConfigError
+from audioclf import CheckpointError, ConfigError, config
 from audioclf.models.backbone import encode
 from audioclf.models.classifier import AudioClassifier, build_classifier, freeze, load_classifier
 from audioclf.models.frontend import masked_group_norm, min_samples, num_frames
@@ -31,6 +31,39 @@ def test_layer_outputs_are_hidden_states():
     assert mask.all()
     for ours, reference in zip(frames, (*theirs.hidden_states, theirs.last_hidden_state), strict=True):
         assert torch.equal(ours, reference)
+
+
+def test_heads_have_the_names_that_the_options_know():
+    assert set(config.HEADS) == {"mean", *HEADS}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_ignores_frames_that_are_none_of_the_clip(head):
+    """Whatever they hold, even NaN."""
+    torch.manual_seed(0)
+    module = build_classifier(tiny_config(), head, LABELS).head
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    frames = [torch.randn(2, 9, 32) for _ in range(3)]
+    mask = torch.arange(9) < torch.tensor([[9], [5]])
+    padded = [layer.masked_fill(~mask[..., None], 1e4) for layer in frames]
+    logits = module(padded, mask)
+    assert torch.allclose(logits[:1], module([layer[:1] for layer in frames], mask[:1]), atol=1e-6)
+    assert torch.allclose(logits[1:], module([layer[1:, :5] for layer in frames], mask[1:, :5]), atol=1e-6)
+
+
+def test_multihead_pooling_against_torch():
+    """Attention of learned queries over the frames, as torch computes it."""
+    torch.manual_seed(0)
+    head = HEADS["multihead"](tiny_config(num_labels=3))
+    torch.nn.init.normal_(head.queries)
+    frames, mask = [torch.randn(2, 9, 32) for _ in range(3)], torch.arange(9) < torch.tensor([[9], [5]])
+    mixed = sum(frames) / 3
+    parts = mixed.unflatten(-1, (2, 16)).transpose(1, 2)  # (B, heads, F, D / heads)
+    pooled = torch.nn.functional.scaled_dot_product_attention(
+        head.queries[None, :, None].expand(2, -1, -1, -1), parts, parts, attn_mask=mask[:, None, None]
+    )
+    assert torch.allclose(head(frames, mask), head.classifier(pooled.flatten(1)), atol=1e-6)
 
 
 def test_skipped_layers_pass_their_input_on():
@@ -59,7 +92,7 @@ def test_frame_counts():
     assert num_frames(lengths, config).tolist() == [1, 1, 2, 49, 1499]
 
 
-@pytest.mark.parametrize("head", ["mean", "attention"])
+@pytest.mark.parametrize("head", config.HEADS)
 def test_training_goes_on_from_a_head_with_the_same_labels(head, tmp_path):
     from audioclf.export import save_pretrained
 

@@ -13,7 +13,7 @@ from audioclf.models.attention import attention
 from audioclf.models.backbone import encode
 from audioclf.models.classifier import build_classifier, place
 from audioclf.models.frontend import encode_waveform
-from audioclf.models.heads import AttentionHead, MeanHead, SummaryHead
+from audioclf.models.heads import HEADS, MeanHead
 from audioclf.runtime import autocast, choose_precision
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def test_softmax_of_the_encoder(precision, dropout):
     assert (out.float() - 1).abs().median() <= torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("head", [MeanHead, SummaryHead, AttentionHead])
+@pytest.mark.parametrize("head", [MeanHead, *HEADS.values()])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_pooling(head, precision):
     """3,000 frames of 100 sum to 300,000, more than fp16 can hold; one odd frame is 1/3000, lost in a bf16 sum."""

@@ -16,6 +16,8 @@ from transformers import PretrainedConfig
 
 from ..runtime import at_least_fp32
 
+PROJECTION_SIZE = 256
+"""Width of the projection of `MixHead`, as in SUPERB."""
 ATTENTION_SIZE = 128
 """Width of the attention network of `AttentionHead`, as in the paper."""
 
@@ -86,6 +88,58 @@ class AttentionHead(nn.Module):
         return self.classifier(torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1))
 
 
+class MixHead(nn.Module):
+    """Mean over the frames of a learned mix of all layers, then linear: SUPERB's way with utterances.
+
+    Source: Yang et al. (2021), "SUPERB: Speech processing universal performance benchmark".
+    """
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
+        self.projector = nn.Linear(config.hidden_size, PROJECTION_SIZE)
+        self.classifier = nn.Linear(PROJECTION_SIZE, config.num_labels)
+
+    def forward(self, frames: list[Tensor], mask: Tensor) -> Tensor:
+        """Logits (B, C) of the layers' frames (B, F, D) under the mask (B, F)."""
+        return self.classifier(masked_mean(self.projector(mix_layers(frames, self.layer_weights)), mask))
+
+
+class MultiHeadAttentionHead(nn.Module):
+    """A learned mix of all layers, each share of whose features is averaged under weights of its own, then linear.
+
+    Source: India, Safari & Hernando (2019), "Self multi-head attention for speaker recognition".
+    """
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
+        self.queries = nn.Parameter(torch.zeros(self.num_heads, config.hidden_size // self.num_heads))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, frames: list[Tensor], mask: Tensor) -> Tensor:
+        """Logits (B, C) of the layers' frames (B, F, D) under the mask (B, F)."""
+        mixed = at_least_fp32(mix_layers(frames, self.layer_weights))
+        parts = mixed.unflatten(-1, (self.num_heads, -1))  # (B, F, heads, D / heads)
+        scores = (parts * self.queries).sum(dim=-1) / parts.shape[-1] ** 0.5  # (B, F, heads)
+        weights = scores.masked_fill(~mask[..., None], float("-inf")).softmax(dim=1)
+        return self.classifier((weights[..., None] * parts).sum(dim=1).flatten(1))
+
+
+class MLPHead(nn.Module):
+    """Mean over the last layer's frames, then a network of one hidden layer."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(config.hidden_size, config.hidden_size)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, frames: list[Tensor], mask: Tensor) -> Tensor:
+        """Logits (B, C) of the layers' frames (B, F, D) under the mask (B, F)."""
+        return self.classifier(nn.functional.gelu(self.hidden(masked_mean(frames[-1], mask))))
+
+
 def mix_layers(frames: list[Tensor], layer_weights: Tensor) -> Tensor:
     """Mean (B, F, D) of the layers, before any final norm, under softmax weights (L + 1,).
 
@@ -101,5 +155,10 @@ def masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
     return frames.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
-HEADS: dict[str, Callable[[PretrainedConfig], nn.Module]] = {"attention": AttentionHead}
+HEADS: dict[str, Callable[[PretrainedConfig], nn.Module]] = {
+    "attention": AttentionHead,
+    "mix": MixHead,
+    "multihead": MultiHeadAttentionHead,
+    "mlp": MLPHead,
+}
 """Heads of our own by name; `mean` is the one that transformers has for the encoder's family."""
