@@ -13,6 +13,7 @@ import argparse
 import copy
 import json
 import runpy
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -72,7 +73,9 @@ class Subject:
 
 def train_demo(folder: Path) -> str:
     """The checkpoint that `python examples/gtzan.py --demo` gives."""
-    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "gtzan.py"))
+    examples = Path(__file__).parents[1] / "examples"
+    sys.path.insert(0, str(examples))  # as when one of them is run
+    example = runpy.run_path(str(examples / "gtzan.py"))
     options = {**example["DEMO"], "output_dir": folder, "device": "cpu", "progress": False}
     return str(audioclf.train("demo", model=example["demo_encoder"](), **options).checkpoint_dir)
 

@@ -8,6 +8,7 @@ Prints one JSON line a run as it ends. On a CPU without fast half precision a bf
 import argparse
 import json
 import runpy
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +17,9 @@ import torch
 
 import audioclf
 
-EXAMPLE = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "gtzan.py"))
+EXAMPLES = Path(__file__).parent.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))  # as when one of them is run
+EXAMPLE = runpy.run_path(str(EXAMPLES / "gtzan.py"))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The embedded corpus: the same everywhere, written once, and not to be told apart by loudness."""
+"""The embedded music: the same everywhere, written once, and not to be told apart by loudness."""
 
 import hashlib
 import subprocess
@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioclf import DatasetError, load_dataset
-from audioclf.datasets import demo
+from audioclf import DatasetError, Example, load_dataset
+from audioclf.datasets.demo import music
 
 RACE = """
 import sys, numpy as np
-from audioclf.datasets import demo
-demo.synthesise = lambda style, index: np.full(100, 0.1, np.float32)  # the race is for the folder, not the sound
+from audioclf import load_dataset
+from audioclf.datasets.demo import music
+music.synthesise = lambda style, index: np.full(100, 0.1, np.float32)  # the race is for the folder, not the sound
 sys.stdin.read()
-print(len(demo.examples(sys.argv[1])))
+splits = load_dataset("demo", root=sys.argv[1])
+print(len(splits.train) + len(splits.valid))
 """
 
 
@@ -26,8 +28,13 @@ print(len(demo.examples(sys.argv[1])))
 def corpus(tmp_path_factory) -> Path:
     """The corpus, written once for all tests: it takes a while."""
     root = tmp_path_factory.mktemp("demo")
-    demo.examples(root)
+    load_dataset("demo", root=root)
     return root
+
+
+def examples(root: Path | str) -> list[Example]:
+    splits = load_dataset("demo", root=root)
+    return [*splits.train, *splits.valid]
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -37,12 +44,12 @@ def digest(folder: Path) -> dict[str, str]:
 
 def test_parts(corpus):
     splits = load_dataset("demo", root=corpus)
-    assert splits.labels == demo.STYLES == tuple(sorted(demo.STYLES))
-    assert len(demo.STYLES) == 10
+    assert splits.labels == music.LABELS == tuple(sorted(music.LABELS))
+    assert len(music.LABELS) == 10
     assert splits.test == ()
     for part in (splits.train, splits.valid):
         counts = Counter(example.label for example in part)
-        assert set(counts) == set(demo.STYLES)
+        assert set(counts) == set(music.LABELS)
         assert len(set(counts.values())) == 1
     assert 0.1 <= len(splits.valid) / len(splits.train) <= 0.5
     assert any("synthetic" in note and "nothing about real music" in note for note in splits.notes)
@@ -62,17 +69,17 @@ def test_processes_at_once(tmp_path):
 
 def test_written_once(corpus):
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
-    clips = demo.examples(corpus)
-    assert demo.examples(str(corpus)) == clips
+    clips = examples(corpus)
+    assert examples(str(corpus)) == clips
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
     assert {Path(clip.audio) for clip in clips} == {path for path in before if path.is_file()}
 
 
 def test_files_are_sound(corpus):
-    for clip in demo.examples(corpus):
+    for clip in examples(corpus):
         info = soundfile.info(clip.audio)
-        assert (info.samplerate, info.channels, info.format) == (demo.SAMPLING_RATE, 1, "WAV")
-    assert demo.SAMPLING_RATE == 22_050
+        assert (info.samplerate, info.channels, info.format) == (music.SAMPLING_RATE, 1, "WAV")
+    assert music.SAMPLING_RATE == 22_050
 
 
 def test_no_clip_twice(corpus):
@@ -89,7 +96,7 @@ def test_loudness_does_not_tell_the_styles(corpus):
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
     features, labels = {"train": [], "valid": []}, {"train": [], "valid": []}
-    for clip in demo.examples(corpus):
+    for clip in examples(corpus):
         samples, _ = soundfile.read(clip.audio)
         features[clip.split].append([20 * np.log10(np.sqrt(np.mean(samples**2)))])
         labels[clip.split].append(clip.label)
@@ -99,13 +106,13 @@ def test_loudness_does_not_tell_the_styles(corpus):
         assert accuracy < 0.3, model
 
 
-@pytest.mark.parametrize("style", demo.STYLES)
+@pytest.mark.parametrize("style", music.LABELS)
 def test_synthesis(style):
-    first, second = demo.synthesise(style, 0), demo.synthesise(style, 1)
+    first, second = music.synthesise(style, 0), music.synthesise(style, 1)
     assert first.dtype == np.float32
     assert first.ndim == 1
-    assert len(first) == len(second) >= demo.SAMPLING_RATE
-    assert np.array_equal(first, demo.synthesise(style, 0))
+    assert len(first) == len(second) >= music.SAMPLING_RATE
+    assert np.array_equal(first, music.synthesise(style, 0))
     assert not np.array_equal(first, second)
     for samples in (first, second):
         assert np.isfinite(samples).all()
@@ -116,23 +123,23 @@ def test_synthesis(style):
 
 
 def test_files_hold_what_is_synthesised(corpus):
-    for clip in demo.examples(corpus)[::97]:
+    for clip in examples(corpus)[::97]:
         style, number = Path(clip.audio).stem.rsplit(".", 1)
         assert style == clip.label
         samples, _ = soundfile.read(clip.audio, dtype="float32")
-        assert np.allclose(samples, demo.synthesise(style, int(number)), atol=1 / 32_000)
+        assert np.allclose(samples, music.synthesise(style, int(number)), atol=1 / 32_000)
 
 
 def test_another_process_plays_the_same():
     code = (
-        "import sys; from audioclf.datasets import demo\n"
-        "for style in demo.STYLES[4], demo.STYLES[3]: samples = demo.synthesise(style, 7)\n"
+        "import sys; from audioclf.datasets.demo import music\n"
+        "for style in music.LABELS[4], music.LABELS[3]: samples = music.synthesise(style, 7)\n"
         "sys.stdout.buffer.write(samples.tobytes())"
     )
     heard = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
-    assert heard == demo.synthesise(demo.STYLES[3], 7).tobytes()
+    assert heard == music.synthesise(music.LABELS[3], 7).tobytes()
 
 
 def test_unknown_style():
     with pytest.raises(DatasetError, match=r"demo has no style 'polka'; choose one of "):
-        demo.synthesise("polka", 0)
+        music.synthesise("polka", 0)

@@ -8,6 +8,12 @@ from pathlib import Path
 import audioclf
 
 PACKAGE = Path(audioclf.__file__).parent
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
 LAYERS = [
     {"__init__", "errors", "config", "schedule", "accumulate", "interrupt", "allocator", "checkpoint"},
     {
@@ -29,7 +35,7 @@ LAYERS = [
     },
     {"cache", "models.attention", "models.backbone", "models.loading", "models.hf", "models.losses"},
     {
-        *{f"datasets.{path.stem}" for path in (PACKAGE / "datasets").glob("*.py")},
+        *{name_of(path) for path in (PACKAGE / "datasets").rglob("*.py")},
         *("clips", "collate", "features", "sampling", "timeline", "models.classifier"),
     },
     {"evaluation", "export", "loaders", "objective", "predictions", "progress"},
@@ -50,12 +56,12 @@ def imports_of(path: Path) -> set[str]:
                 found.add(".".join(target))
             else:
                 found |= {".".join([*target, alias.name]) for alias in node.names}
+    found = {f"{name}.__init__" if PACKAGE.joinpath(*name.split(".")).is_dir() else name for name in found}
     return {"__init__" if name == "__version__" else name for name in found}
 
 
 def modules() -> dict[str, Path]:
-    files = PACKAGE.rglob("*.py")
-    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in files}
+    return {name_of(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def test_every_module_has_a_layer():

@@ -55,7 +55,8 @@ def kinds(tmp_path) -> dict:
         ("gtzan", "fold", 1, "gtzan"),
         ("gtzan", "labels", ["rock", "pop"], "gtzan"),
         ("gtzan", "label_column", "genre", "gtzan"),
-        ("demo", "protocol", "random", "demo"),
+        ("demo", "labels", ["waltz", "dub"], "demo"),
+        ("demo", "fold", 1, "the demo set music"),
         ("demo", "group_column", "x", "demo"),
     ],
 )

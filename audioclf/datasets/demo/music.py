@@ -1,23 +1,19 @@
-"""The embedded demonstration data set: ten styles of music, synthesised with numpy.
+"""Ten styles of music.
 
-It needs no download and no licence, is made in seconds, and is honest work for a classifier: what tells the styles
-apart is mostly *when* things happen (tempo, groove, attack, arpeggio, glide, tremolo), while key, timbre, mix,
-equaliser, noise and loudness are drawn for each clip from distributions that the styles share or nearly share.
-`benchmarks/demo_baseline.py` says how far a spectrum averaged over time gets. Scores here say nothing about real music.
+What tells the styles apart is mostly *when* things happen (tempo, groove, attack, arpeggio, glide, tremolo), while key,
+timbre, mix, equaliser, noise and loudness are drawn for each clip from distributions that the styles share or nearly
+share.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from uuid import uuid4
+from functools import partial
 
 import numpy as np
-import soundfile as sf
 
-from ..errors import DatasetError
-from .base import AudioSplits, Example, make_splits
+from ...errors import DatasetError
+from .files import Clip
+from .sound import add, master
 
 SAMPLING_RATE = 22_050
 SECONDS = 3.0
@@ -25,13 +21,12 @@ CLIPS_PER_STYLE = {"train": 50, "valid": 15}
 VERSION = "demo-v1"
 """Names the folder of the corpus: to be changed whenever a sample of any clip changes."""
 SEED = 20_240_711
+METRIC = None
 NOTE = "Demo: synthetic clips; its scores show that the library works and say nothing about real music."
 
 _NUM_SAMPLES = int(SECONDS * SAMPLING_RATE)
 _LEAD_IN_SECONDS = 1.5  # notes struck this long before the clip still ring into it
 _TABLE_SIZE = 1024  # samples of one stored period of a waveform, a power of two
-_OCTAVES = np.log2(np.maximum(np.arange(_NUM_SAMPLES // 2 + 1) / SECONDS, 40) / 1000).astype(np.float32)
-"""Octaves from 1 kHz to each frequency of a clip's spectrum, (T // 2 + 1,); what lies below 40 Hz counts as 40 Hz."""
 
 # Chord shapes and progressions, in semitones.
 _MAJOR, _MINOR, _SEVENTH, _FIFTH, _OPEN = (0, 4, 7, 12), (0, 3, 7, 12), (0, 4, 10, 14), (0, 7, 12, 19), (0, 7, 14, 16)
@@ -104,28 +99,20 @@ _STYLES = {
         tremolo=1.0, chord="..x.x.", bass="x.....", lead="x...x.x.x.?."),
 }
 # fmt: on
-STYLES: tuple[str, ...] = tuple(sorted(_STYLES))
+LABELS: tuple[str, ...] = tuple(sorted(_STYLES))
 
 
-def load(root: str | Path | None, cache_dir: str | Path) -> AudioSplits:
-    """The corpus with its train and valid part, in `root`, or in `cache_dir` when that is None."""
-    return make_splits(examples(root or cache_dir), name="demo", labels=STYLES, notes=(NOTE,))
-
-
-def examples(root: str | Path) -> list[Example]:
-    """List the clips of the corpus, written below `root` if they aren't there yet.
-
-    Args:
-        root: Folder that holds, or will hold, the folder `VERSION`: `{train,valid}/<style>/<style>.NNNNN.wav`, 16 bit.
-
-    Returns:
-        One example a clip, with its split; an index occurs once a style, so no clip is in both splits.
-    """
-    folder = Path(root) / VERSION
-    if not folder.is_dir():
-        _write(folder)
-    clips = ((split, style, _path(folder, split, style, index)) for split, style, index in _clips())
-    return [Example(audio=str(path), label=style, split=split) for split, style, path in clips]
+def clips() -> list[Clip]:
+    """All clips; an index occurs once a style, so no clip is in both splits."""
+    found = []
+    for style in LABELS:
+        first = 0
+        for split, count in CLIPS_PER_STYLE.items():
+            for index in range(first, first + count):
+                path = f"{split}/{style}/{style}.{index:05d}.wav"
+                found.append(Clip(path, partial(synthesise, style, index), style, split))
+            first += count
+    return found
 
 
 def synthesise(style: str, index: int) -> np.ndarray:
@@ -142,9 +129,9 @@ def synthesise(style: str, index: int) -> np.ndarray:
         (66150,)
     """
     if style not in _STYLES:
-        raise DatasetError(f"demo has no style {style!r}; choose one of {', '.join(STYLES)}.")
+        raise DatasetError(f"demo has no style {style!r}; choose one of {', '.join(LABELS)}.")
     s = _STYLES[style]
-    rng = np.random.default_rng([SEED, STYLES.index(style), index])
+    rng = np.random.default_rng([SEED, LABELS.index(style), index])
     beat = 60 / rng.uniform(*s.bpm)
     step = beat / s.steps_per_beat
     key = rng.uniform(36, 48)  # MIDI number of the lowest tonic; the fraction is the tuning
@@ -177,14 +164,14 @@ def synthesise(style: str, index: int) -> np.ndarray:
         for start, mark, root, shape, velocity in hits(getattr(s, name)):
             struck = {"chord": shape, "bass": shape[:1], "lead": (rng.choice(shape),)}[name]
             for tone in (shape[int(mark)],) if mark.isdigit() else struck:
-                _add(layer, velocity * _note(key + 12 * octaves[name] + root + tone, partials, gesture), start)
+                add(layer, velocity * _note(key + 12 * octaves[name] + root + tone, partials, gesture), start)
         if name == "chord" and s.drive:
             layer = np.tanh(s.drive * layer / np.abs(layer).max())
         layers.append(layer)
     for name, drum in (("kick", _kick(rng)), ("snare", _snare(rng)), ("hat", _hat(rng))):
         layer = np.zeros(_NUM_SAMPLES, np.float32)
         for start, _, _, _, velocity in hits(getattr(s, name)):
-            _add(layer, velocity * drum, start)
+            add(layer, velocity * drum, start)
         layers.append(layer)
 
     mix = np.zeros(_NUM_SAMPLES, np.float32)
@@ -194,8 +181,8 @@ def synthesise(style: str, index: int) -> np.ndarray:
     if s.echo_beats:
         dry = mix.copy()
         for repeat in (1, 2, 3):
-            _add(mix, 0.5**repeat * dry, int(repeat * s.echo_beats * beat * SAMPLING_RATE))
-    return _master(mix, rng)
+            add(mix, 0.5**repeat * dry, int(repeat * s.echo_beats * beat * SAMPLING_RATE))
+    return master(mix, rng, SAMPLING_RATE)
 
 
 def _partials(rng: np.random.Generator, rolloff: tuple[float, float]) -> np.ndarray:
@@ -251,55 +238,3 @@ def _hat(rng: np.random.Generator) -> np.ndarray:
     """A tick of noise with its low end taken away."""
     t = np.arange(int(0.12 * SAMPLING_RATE)) / SAMPLING_RATE
     return np.diff(rng.normal(0, 0.3, len(t) + 2), n=2) * np.exp(-t / rng.uniform(0.01, 0.04))
-
-
-def _add(out: np.ndarray, sound: np.ndarray, start: int) -> None:
-    """Add `sound` to `out` in place, from sample `start` on, which may be negative; what sticks out is cut."""
-    begin, end = max(start, 0), min(start + len(sound), len(out))
-    if begin < end:
-        out[begin:end] += sound[begin - start : end - start]
-
-
-def _master(mix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add what tells nothing about the style, drawn alike for all: equaliser, coloured noise, loudness."""
-    spectrum = np.fft.rfft(mix)
-    gain_db = rng.uniform(-2, 2) * _OCTAVES
-    for _ in range(2):
-        gain_db += rng.uniform(-5, 5) * np.exp(-0.5 * ((_OCTAVES - rng.uniform(-4, 3)) / 0.6) ** 2)
-    spectrum *= 10 ** (gain_db / 20)
-    noise = rng.standard_normal((len(spectrum), 2), np.float32).view(np.complex64)[:, 0]
-    noise *= 10 ** (-rng.uniform(0, 6) * _OCTAVES / 20)
-    noise *= 10 ** (-rng.uniform(25, 45) / 20) * np.linalg.norm(spectrum) / np.linalg.norm(noise)
-    mix = np.fft.irfft(spectrum + noise, len(mix))
-    # More or less squashed, so that the ratio of peak to mean power tells little too.
-    mix = np.tanh(rng.uniform(0.3, 3) * mix / np.abs(mix).max())
-    return (10 ** (rng.uniform(-26, -0.5) / 20) * mix / np.abs(mix).max()).astype(np.float32)
-
-
-def _clips() -> Iterator[tuple[str, str, int]]:
-    """Yield (split, style, index) of every clip."""
-    for style in STYLES:
-        first = 0
-        for split, count in CLIPS_PER_STYLE.items():
-            yield from ((split, style, index) for index in range(first, first + count))
-            first += count
-
-
-def _path(folder: Path, split: str, style: str, index: int) -> Path:
-    return folder / split / style / f"{style}.{index:05d}.wav"
-
-
-def _write(folder: Path) -> None:
-    """Write all clips into a sibling of `folder` and rename it: `folder` is never there by half."""
-    temporary = folder.with_name(f".{folder.name}-{uuid4().hex}")
-    try:
-        for split, style, index in _clips():
-            path = _path(temporary, split, style, index)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sf.write(path, synthesise(style, index), SAMPLING_RATE, subtype="PCM_16")
-        os.replace(temporary, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process put the same corpus there first, which is as good
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
