@@ -14,7 +14,10 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 LrSchedule = Literal["linear", "cosine", "constant"]
 Frontend = Literal["auto", "fast", "reference"]
 Freeze = Literal["none", "feature_encoder", "backbone"]
-Augment = Literal["none", "noise"]
+Augmentations = Literal[
+    "none", "light", "strong", "gain", "polarity", "shift", "speed", "noise", "coloured_noise", "reverb", "lowpass",
+    "highpass", "phone", "codec", "time_mask", "frequency_mask", "mixup",
+]  # fmt: skip
 BadAudio = Literal["auto", "skip", "error"]
 Nonfinite = Literal["error", "skip"]
 HEADS = ("mean", "attention", "mix", "multihead", "mlp")
@@ -119,8 +122,8 @@ class TrainConfig:
     random_crop: bool = False
     """Train on random crops of clips longer than `max_seconds` (or pieces, `chunk_seconds`), drawn anew each epoch."""
 
-    augment: Augment = "none"
-    """Changes of the training clips, drawn anew each epoch: `noise` adds white noise, 10 to 40 dB below the clip."""
+    augment: str | tuple[str, ...] = "none"
+    """Changes drawn anew for each clip and epoch: light, strong, or names and callables (docs/augmentation.md)."""
 
     valid_fraction: float = 0.1
     """Share of the training clips held out for validation when the data has no valid part."""
@@ -167,6 +170,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             check_choice(name, getattr(self, name), choices)
+        object.__setattr__(self, "augment", _checked_augment(self.augment))
         for name in ("output_dir", "cache_dir", "model"):
             if isinstance(getattr(self, name), Path):
                 object.__setattr__(self, name, str(getattr(self, name)))
@@ -250,7 +254,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "frontend": get_args(Frontend),
     "freeze": get_args(Freeze),
     "metric_for_best": get_args(Metric),
-    "augment": get_args(Augment),
     "bad_audio": get_args(BadAudio),
     "nonfinite": get_args(Nonfinite),
 }
@@ -304,9 +307,27 @@ def _check_class_weights(value: Any) -> None:
         check_choice("class_weights", value, ("balanced",))
 
 
+def _checked_augment(value: Any) -> Any:
+    """One name as a string, whether in a list or not; else a tuple of names and callables."""
+    steps = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    for step in steps:
+        if not callable(step):
+            check_choice("augment", step, get_args(Augmentations))
+        if steps.count(step) > 1:
+            raise ConfigError(f"augment has {step!r} twice: leave it in one place.")
+    if not steps or ("none" in steps and len(steps) > 1):
+        raise ConfigError(f"augment={value!r} must be 'none' alone, or name what is to change.")
+    return steps[0] if len(steps) == 1 and isinstance(steps[0], str) else steps
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool, dict)):
         return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
     if hasattr(value, "to_dict"):
         return value.to_dict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value) if field.repr]
+        return f"{type(value).__qualname__}({', '.join(f'{name}={_plain(getattr(value, name))!r}' for name in fields)})"
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"

@@ -12,12 +12,14 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import SequenceFeatureExtractor
 
+from .augment import steps_of
 from .clips import Clips, DecodedSplits
-from .collate import make_collator
+from .collate import Collator, make_collator
 from .config import TrainConfig
 from .errors import ConfigError, ResourceError
 from .features import FeatureClips, cache_features, collate_features
 from .interrupt import SIGNALS
+from .mixup import MixedClips
 from .models.classifier import AudioClassifier
 from .sampling import LengthBucketSampler
 
@@ -31,7 +33,7 @@ def _ignore_interrupts(_worker: int) -> None:
 
 
 def make_loader(
-    clips: Clips | FeatureClips,
+    clips: Clips | MixedClips | FeatureClips,
     collate: Callable,
     *,
     batch_size: int,
@@ -154,12 +156,15 @@ def _inputs(
     decoded: DecodedSplits,
     model: AudioClassifier,
     extractor: SequenceFeatureExtractor,
-) -> tuple[dict[str, Clips] | dict[str, FeatureClips], Callable, tuple[str, ...]]:
+) -> tuple[dict[str, Clips | MixedClips] | dict[str, FeatureClips], Callable, tuple[str, ...]]:
     """The clips of each part, as waveforms or as cached features, what collates them, and sentences for the user."""
     collator = make_collator(model.config, extractor)
+    if config.augment != "none":
+        parts, notes = _augmented(config, decoded, collator, model.config.num_labels)
+        return parts, collator, notes
     wanted = config.cache_features
     if wanted is None:
-        wanted = config.freeze != "none" and not config.random_crop and config.augment == "none"
+        wanted = config.freeze != "none" and not config.random_crop
     if not wanted:
         return decoded.parts, collator, ()
     parts = cache_features(
@@ -180,3 +185,29 @@ def _inputs(
         return decoded.parts, collator, (note,)
     store = next(iter(parts.values())).store
     return parts, collate_features, (f"Features of the frozen encoder: {store.num_bytes / 2**20:,.0f} MiB on disk.",)
+
+
+def _augmented(
+    config: TrainConfig, decoded: DecodedSplits, collator: Collator, num_classes: int
+) -> tuple[dict[str, Clips | MixedClips], tuple[str, ...]]:
+    """The clips of each part, those of train mixed if the options say so, and sentences for the user.
+
+    Raises:
+        ConfigError: for `gain` alone, when the encoder's input is brought to one level anyway.
+    """
+    steps, notes = steps_of(config.augment), ()
+    if "gain" in steps and not _hears_level(collator):
+        if len(steps) == 1:
+            raise ConfigError(
+                "augment='gain' changes nothing for this encoder, whose input is brought to one level: leave it out."
+            )
+        notes = ("gain in augment changes nothing for this encoder, whose input is brought to one level.",)
+    if "mixup" not in steps:
+        return decoded.parts, notes
+    return {**decoded.parts, "train": MixedClips(decoded.parts["train"], config.seed, num_classes)}, notes
+
+
+def _hears_level(collator: Collator) -> bool:
+    """Whether an encoder's input changes with the level of a sound."""
+    sound = 0.1 * np.random.default_rng(0).standard_normal(16_000, dtype=np.float32)
+    return not np.allclose(collator.prepare(sound), collator.prepare(2 * sound), atol=0.01)

@@ -75,8 +75,10 @@ def _accumulate(run: Run, window: list[dict[str, Tensor]], max_clips: int | None
 
 
 def _clip_weights(run: Run, labels: Tensor) -> Tensor:
-    """Weights (B,) of clips in the mean of the loss."""
-    return torch.ones(len(labels), device=labels.device) if run.class_weights is None else run.class_weights[labels]
+    """Weights (B,) of clips in the mean of the loss: of shares of classes (B, C) the mean of the classes' weights."""
+    if run.class_weights is None:
+        return torch.ones(len(labels), device=labels.device)
+    return labels.to(run.class_weights) @ run.class_weights if labels.ndim == 2 else run.class_weights[labels]
 
 
 def update(run: Run) -> None:

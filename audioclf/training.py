@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import checkpoint, resume
 from .accumulate import num_windows, windows
-from .augment import Augmentation
+from .augment import make_augmentation
 from .clips import DecodedSplits, decode
 from .config import TrainConfig
 from .datasets.base import AudioSplits
@@ -116,7 +116,14 @@ def _run(
         splits,
         sampling_rate=extractor.sampling_rate,
         **lengths_heard(encoder_config(load_config(source)), extractor, config.max_seconds, config.chunk_seconds),
-        augmentation=Augmentation(config.seed, config.random_crop, noise=config.augment == "noise"),
+        augmentation=make_augmentation(
+            config.seed,
+            config.random_crop,
+            config.augment,
+            extractor.sampling_rate,
+            cache_dir=config.cache_dir,
+            progress=config.progress,
+        ),
         bad_audio=config.bad_audio,
         cache_dir=config.cache_dir,
         progress=config.progress,

@@ -22,6 +22,7 @@ RUNS = {
     "epoch": ["bench_epoch.py"],
     "inference": ["bench_inference.py", "--clips", "8", "--rounds", "2"],
     "loader": ["bench_loader.py"],
+    "augment": ["bench_augment.py"],
 }
 
 

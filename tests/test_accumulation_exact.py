@@ -37,12 +37,14 @@ CONFIG = tiny_config(
 
 
 class Clips:
-    """Clips of different lengths in memory, which note what the loop asked for."""
+    """Clips of different lengths in memory, which note what the loop asked for; `soft` ones have shares of classes."""
 
-    def __init__(self, num_clips: int, rng: np.random.Generator) -> None:
+    def __init__(self, num_clips: int, rng: np.random.Generator, soft: bool = False) -> None:
         self.lengths = rng.integers(min_samples(CONFIG), 200, num_clips)
         self.waveforms = [rng.standard_normal(length).astype(np.float32) for length in self.lengths]
         self.labels = rng.integers(len(LABELS), size=num_clips)
+        if soft:
+            self.labels = rng.dirichlet([0.5] * len(LABELS), num_clips)
         self.names = [str(index) for index in range(num_clips)]
         self.seen = []
 
@@ -52,7 +54,7 @@ class Clips:
     def __getitem__(self, key: tuple[int, int]) -> dict:
         self.seen.append(key)
         index, _ = key
-        return {"waveform": self.waveforms[index], "label": int(self.labels[index]), "index": index}
+        return {"waveform": self.waveforms[index], "label": self.labels[index], "index": index}
 
 
 class Recorder:
@@ -124,7 +126,11 @@ def one_big_batch(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> t
             values = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
             mask = (torch.arange(values.shape[1]) < lengths[:, None]).long()
             labels = torch.from_numpy(clips.labels[members])
-            loss = torch.nn.functional.cross_entropy(trained(values, mask), labels, weight=weights)
+            if labels.ndim == 2:
+                losses = torch.nn.functional.cross_entropy(trained(values, mask), labels, reduction="none")
+                loss = (losses * (labels @ weights)).sum() / (labels @ weights).sum()
+            else:
+                loss = torch.nn.functional.cross_entropy(trained(values, mask), labels, weight=weights)
             loss.backward()
             grad_norm = torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0).item()
             rate = schedule.get_last_lr()[0]
@@ -135,10 +141,10 @@ def one_big_batch(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> t
     return steps, trained
 
 
-def check(accumulation, num_clips, batch_size, weighted, num_epochs, data_seed):
+def check(accumulation, num_clips, batch_size, weighted, soft, num_epochs, data_seed):
     """Trains by both and compares all; the last micro-batch and the last window may be short."""
     rng = np.random.default_rng(data_seed)
-    clips = Clips(num_clips, rng)
+    clips = Clips(num_clips, rng, soft)
     weights = torch.from_numpy(rng.uniform(0.1, 10.0, 3)) if weighted else torch.ones(3, dtype=torch.float64)
     config = TrainConfig(
         batch_size=batch_size,
@@ -163,6 +169,7 @@ generated = given(
     num_clips=st.integers(1, 80),
     batch_size=st.integers(1, 4),
     weighted=st.booleans(),
+    soft=st.booleans(),
     num_epochs=st.integers(1, 2),
     data_seed=st.integers(0, 2**31),
 )

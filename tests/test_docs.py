@@ -9,6 +9,7 @@ import pytest
 from conftest import write_tone
 
 import audioclf
+from audioclf import augment
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -46,3 +47,41 @@ def test_extending(tmp_path, monkeypatch, small_runs):
     words = names["wake_word"]("recordings")
     assert len(words.train) == 4 + 4 + 4 * 3
     assert names["result"].best_metrics["accuracy"] >= 0
+
+
+def test_augmentation(tmp_path, tones, monkeypatch, small_runs):
+    rng = np.random.default_rng(0)
+    write_tone(tmp_path / "recordings/streets/a.wav", 200, 2.0, rng)
+    write_tone(tmp_path / "recordings/rooms/b.wav", 200, 0.1, rng)
+    rows = [f"{path},{path.parent.name}" for path in sorted((tones / "train").rglob("*.wav"))]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label", *rows]))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks("augmentation.md"):
+        exec(compile(block, "augmentation.md", "exec"), names)
+    assert names["result"].best_metrics["accuracy"] >= 0
+
+
+def test_augmentation_has_every_name_with_its_range():
+    page = (DOCS / "augmentation.md").read_text(encoding="utf-8")
+    table, presets = page.split("## Presets")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", table, re.MULTILINE))
+    assert {*augment.TRANSFORMS, "mixup"} <= set(rows)
+    for name, values in {
+        "gain": augment.GAIN_DB,
+        "shift": augment.SHIFT_SECONDS,
+        "speed": augment.SPEED_FACTOR,
+        "noise": augment.NOISE_SNR_DB,
+        "coloured_noise": augment.NOISE_DB_PER_OCTAVE,
+        "reverb": (*augment.REVERB_RT60_SECONDS, *augment.REVERB_DIRECT_DB),
+        "lowpass": augment.LOWPASS_HZ,
+        "highpass": augment.HIGHPASS_HZ,
+        "phone": augment.PHONE_HZ,
+        "codec": (*augment.CODEC_HZ, *augment.CODEC_BITS),
+        "frequency_mask": (*augment.STOP_OCTAVES, augment.STOP_FROM_HZ, augment.STOP_TO_HZ),
+    }.items():
+        for value in values:
+            assert re.search(rf"(?<![\d.]){value:,g}(?![\d.])", rows[name]), (name, value)
+    for step in augment.PRESETS["strong"]:
+        name, shown = (step, "always") if isinstance(step, str) else (step.transform, f"{step.probability:g}")
+        assert re.search(rf"^\| .*`{name}`.* \| {shown}", presets, re.MULTILINE), name

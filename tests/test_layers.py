@@ -19,6 +19,7 @@ LAYERS = [
     {
         "audio",
         "augment",
+        "effects",
         "intervals",
         "pieces",
         "metrics",
@@ -36,7 +37,7 @@ LAYERS = [
     {"cache", "models.attention", "models.backbone", "models.loading", "models.hf", "models.losses"},
     {
         *{name_of(path) for path in (PACKAGE / "datasets").rglob("*.py")},
-        *("clips", "collate", "features", "sampling", "timeline", "models.classifier"),
+        *("clips", "collate", "features", "mixup", "recordings", "sampling", "timeline", "models.classifier"),
     },
     {"evaluation", "export", "loaders", "objective", "predictions", "progress"},
     {"run", "resume", "step", "training", "foldstats", "crossval", "comparison", "inference", "scoring"},

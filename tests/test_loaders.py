@@ -1,5 +1,6 @@
 """Loaders: the sampler's batches whatever the workers, collated ahead of their use."""
 
+import dataclasses
 import threading
 import time
 
@@ -9,9 +10,10 @@ import torch
 from conftest import waveform_collator
 
 from audioclf import cache
-from audioclf.augment import Augmentation
+from audioclf.augment import make_augmentation
 from audioclf.clips import Clips
 from audioclf.loaders import make_loader, prefetch
+from audioclf.mixup import MixedClips
 from audioclf.sampling import LengthBucketSampler
 
 
@@ -39,7 +41,7 @@ def clips(tmp_path_factory) -> Clips:
         groups=np.arange(21),
         labels=np.arange(21) % 3,
         lengths=np.minimum(lengths, 2000),
-        augmentation=Augmentation(0, random_crop=True, noise=True),
+        augmentation=make_augmentation(0, True, ("noise", "shift"), 16_000),
     )
 
 
@@ -74,8 +76,12 @@ def test_loading_leaves_the_global_stream_alone(clips, seed, num_workers):
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
 
 
+@pytest.mark.parametrize("augment", [("noise", "shift"), ("strong", "mixup")])
 @pytest.mark.parametrize("seed", [3, None])
-def test_workers_change_nothing(clips, seed):
+def test_workers_change_nothing(clips, seed, augment):
+    clips = dataclasses.replace(clips, augmentation=make_augmentation(0, True, augment, 16_000))
+    if "mixup" in augment:
+        clips = MixedClips(clips, seed=0, num_classes=3)
     alone, helped = loader_of(clips, seed), loader_of(clips, seed, num_workers=2)
     for epoch in (0, 1, 5):
         for loader in (alone, helped):

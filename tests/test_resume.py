@@ -49,11 +49,11 @@ HARD = {
     "num_epochs": 3,
     "random_crop": True,
     "max_seconds": 0.4,
-    "augment": "noise",
+    "augment": ("strong", "mixup"),
     "gradient_accumulation_steps": 2,
     "loss": cut_after,
 }
-"""Every source of chance there is: dropout, SpecAugment, crops, noise, order; 15 steps in 3 epochs."""
+"""Every source of chance there is: dropout, SpecAugment, crops, augmentation, order; 15 steps in 3 epochs."""
 
 
 def until_done(data, options, cuts) -> audioclf.TrainResult:
@@ -220,7 +220,7 @@ class TestSkippedBatches:
         )
         cut_after.cut(None)
         audioclf.train(tones, resume=True, **options)
-        assert read.count(36) == 3 * 4  # of nine batches of four, six are done
+        assert read.count(36) == 2 * 3 * 4  # of nine batches of four, six are done; mixup reads two clips for one
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +261,7 @@ class TestWhatMayChange:
             {"chunk_seconds": 0.4},
             {"random_crop": True},
             {"augment": "noise"},
+            {"augment": ["noise", "mixup"]},
             {"class_weights": "balanced"},
             {"metric_for_best": "uar"},
             {"max_batch_seconds": 9.0},
