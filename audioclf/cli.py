@@ -146,6 +146,7 @@ def predict(
     checkpoint: Positional[str],
     files: Positional[tuple[str, ...]],
     top_k: int | None = None,
+    min_score: float | None = None,
     timeline: bool = False,
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
@@ -162,6 +163,7 @@ def predict(
         checkpoint: A folder or hub id.
         files: Audio files.
         top_k: Classes to show for each file; 3 if not given.
+        min_score: A file whose likeliest class has a lower score is none of them.
         timeline: Show what is heard when: a line for each segment, with its start and end in seconds, its label and
             its score. Files may be of any length.
         window_seconds: With timeline, what is classified at a time; by default as long as the training clips.
@@ -173,6 +175,8 @@ def predict(
         json_lines: Print one JSON object a file.
     """
     options = {"window_seconds": window_seconds, "hop_seconds": hop_seconds, "threshold": threshold}
+    if timeline and min_score is not None:
+        raise ConfigError(f"min_score={min_score:g} means nothing with --timeline: give threshold instead.")
     if timeline and top_k is not None:
         raise ConfigError(f"top_k={top_k} means nothing with --timeline, which names all that it hears: leave it out.")
     for name, value in options.items():
@@ -191,8 +195,8 @@ def predict(
                 found = [vars(segment) for segment in classifier.timeline(file, **options).segments]
                 row, shown = {"segments": found}, _table(found)
             else:
-                found = classifier(file, top_k=3 if top_k is None else top_k)
-                row, shown = {"scores": found}, f" {', '.join(map(_entry, found))}"
+                found = classifier(file, top_k=3 if top_k is None else top_k, min_score=min_score)
+                row, shown = {"scores": found}, f" {', '.join(map(_entry, found)) or 'none of the classes'}"
         except AudioError as error:
             num_failed += 1
             print(f"audioclf: {error}", file=sys.stderr)

@@ -16,6 +16,7 @@ from .memory import backing_off, named, split
 from .metrics import (
     average_precisions,
     best_thresholds,
+    calibration_error,
     class_metrics,
     confusion_matrix,
     multi_label_metrics,
@@ -31,7 +32,8 @@ class Evaluation:
     """How a model did on one part.
 
     Attributes:
-        metrics: `loss` and those of `single_label_metrics` or `multi_label_metrics`.
+        metrics: `loss`; `ece`, the calibration error of the likeliest class's score, in multi-label data that of each
+            class, averaged (Kull et al. 2019); and those of `single_label_metrics` or `multi_label_metrics`.
         classes: Of each class, (C,) each: `precision`, `recall`, `f1`, `support`; of multi-label data also `ap`, its
             average precision, and `threshold`, the score from which it counts as detected.
         confusion: Counts (C, C): row the true class, column the predicted one; None of multi-label data.
@@ -80,8 +82,15 @@ def evaluate_loader(
         evaluation = _multi_label(clips.labels > 0, logits, clips.groups, thresholds)
     else:
         evaluation = _single_label(clips.labels, logits, clips.groups)
-    metrics = {"loss": float(losses.cpu().double().mean()), **evaluation.metrics}
-    return replace(evaluation, metrics=metrics, logits=logits)
+    scores = probabilities(torch.from_numpy(logits), model.multi_label).numpy()
+    told = {"loss": float(losses.cpu().double().mean()), "ece": _calibration_error(scores, clips.labels)}
+    return replace(evaluation, metrics={**told, **evaluation.metrics}, logits=logits)
+
+
+def _calibration_error(scores: np.ndarray, targets: np.ndarray) -> float:
+    if targets.ndim == 2:
+        return float(np.mean([calibration_error(*pair) for pair in zip(scores.T, targets.T > 0, strict=True)]))
+    return calibration_error(scores.max(axis=1), scores.argmax(axis=1) == targets)
 
 
 def _single_label(targets: np.ndarray, logits: np.ndarray, groups: np.ndarray) -> Evaluation:

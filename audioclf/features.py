@@ -32,7 +32,7 @@ from .runtime import DTYPES, autocast
 STORED_AS = {"fp32": np.float32, "fp16": np.float16, "bf16": np.int16}
 """NumPy's type on disk for each precision; it has no bf16, so the bits are kept as they are."""
 OTHER_OPTIONS = ("id2label", "label2id", "_name_or_path", "architectures", "transformers_version")
-"""Of an encoder's config, what its output does not depend on."""
+"""Of an encoder's config, what its output does not depend on, besides the rates of dropout."""
 MAX_DISK_SHARE = 0.5
 """Share of the free disk that features may take when nobody asked for them."""
 
@@ -207,7 +207,8 @@ def _num_frames(model: AudioClassifier, extractor: SequenceFeatureExtractor, cli
 
 def _hash(model: AudioClassifier) -> str:
     """Changes when anything does that the frozen part's output depends on: a weight, or how the weights are used."""
-    config = {name: value for name, value in model.config.to_dict().items() if name not in OTHER_OPTIONS}
+    options = model.config.to_dict().items()
+    config = {name: value for name, value in options if name not in OTHER_OPTIONS and "drop" not in name}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, value in model.frozen_part.state_dict().items():
         digest.update(name.encode())

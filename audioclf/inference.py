@@ -14,7 +14,7 @@ import torch
 from . import audio
 from .collate import make_collator
 from .config import Device, Precision, check_int, check_number
-from .errors import AudioError
+from .errors import AudioError, ConfigError
 from .evaluation import forward_backing_off, probabilities
 from .export import read_metadata
 from .loaders import prefetch
@@ -66,12 +66,16 @@ class Classifier:
         self.precision = precision
         self._max_clips: int | None = None  # what memory allows, once it has run out
 
-    def __call__(self, inputs: Any, *, top_k: int | None = 5, batch_size: int = 8) -> list:
+    def __call__(
+        self, inputs: Any, *, top_k: int | None = 5, min_score: float | None = None, batch_size: int = 8
+    ) -> list:
         """Classifies one sound or many.
 
         Args:
             inputs: A path, the bytes of a file, or `{"array", "sampling_rate"}`; or a list or other iterable of such.
             top_k: Classes to return for each sound, the likeliest first; None for all.
+            min_score: A sound whose likeliest class has a lower score is none of them and gets `[]`; docs/scores.md
+                shows how to choose it.
             batch_size: Sounds in one forward pass. It does not change the scores.
 
         Returns:
@@ -80,6 +84,7 @@ class Classifier:
 
         Raises:
             AudioError: naming the sound that cannot be read.
+            ConfigError: for `min_score` in a multi-label task, whose classes have thresholds.
 
         Example:
             >>> classifier = audioclf.load("run/best")  # doctest: +SKIP
@@ -88,11 +93,18 @@ class Classifier:
         """
         if top_k is not None:
             check_int("top_k", top_k, minimum=1)
+        if min_score is not None:
+            check_number("min_score", min_score, minimum=0, maximum=1)
+            if self.thresholds is not None:
+                raise ConfigError(
+                    "min_score is for classes of which a sound has one; this multi-label checkpoint has thresholds, "
+                    "which say what is 'detected', maybe nothing: leave min_score out."
+                )
         if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, dict)):
-            return self._top(self.probabilities([inputs], batch_size), top_k)[0]
+            return self._top(self.probabilities([inputs], batch_size), top_k, min_score)[0]
         if not isinstance(inputs, Iterable):
             raise AudioError(f"{inputs!r} is no sound: give a path, bytes, {{'array', 'sampling_rate'}} or a list.")
-        return self._top(self.probabilities(inputs, batch_size), top_k)
+        return self._top(self.probabilities(inputs, batch_size), top_k, min_score)
 
     def probabilities(self, inputs: Iterable[Any], batch_size: int = 8) -> np.ndarray:
         """Class probabilities (N, C) float32 of many sounds, in their order; memory stays flat however many.
@@ -258,10 +270,12 @@ class Classifier:
         waveform = audio.load(sound, self.sampling_rate, end=self.max_seconds + 1.0)
         return waveform[: audio.num_samples(self.max_seconds, self.sampling_rate)]
 
-    def _top(self, probabilities: np.ndarray, top_k: int | None) -> list[list[dict[str, Any]]]:
+    def _top(
+        self, probabilities: np.ndarray, top_k: int | None, min_score: float | None = None
+    ) -> list[list[dict[str, Any]]]:
         orders = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
         return [
-            [self._entry(index, float(row[index])) for index in order]
+            [self._entry(index, float(row[index])) for index in order if float(row.max()) >= (min_score or 0.0)]
             for row, order in zip(probabilities, orders, strict=True)
         ]
 

@@ -41,11 +41,14 @@ def make_loader(
     num_workers: int,
     pin_memory: bool,
     max_samples: float = math.inf,
+    balanced: bool = False,
 ) -> DataLoader:
     """Batches of one part, in the order of a `LengthBucketSampler` of these options (its `batch_sampler`)."""
     return DataLoader(
         clips,
-        batch_sampler=LengthBucketSampler(clips.lengths, batch_size, seed, max_samples),
+        batch_sampler=LengthBucketSampler(
+            clips.lengths, batch_size, seed, max_samples, clips.labels if balanced else None
+        ),
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
@@ -110,9 +113,14 @@ def make_loaders(
     """The loader of each part, train in a new order every epoch; and sentences for the user.
 
     Raises:
-        ConfigError: when a clip is longer than `max_batch_seconds`.
+        ConfigError: when a clip is longer than `max_batch_seconds`, or multi-label clips are to be balanced.
         AudioclfError: when features cannot be kept on disk.
     """
+    if config.balanced_sampling and model.multi_label:
+        raise ConfigError(
+            "balanced_sampling draws each class equally often, which clips of several classes do not allow: weigh the "
+            "classes by class_weights='balanced' instead."
+        )
     max_samples = _max_samples(config.max_batch_seconds, decoded, extractor.sampling_rate)
     parts, collate, notes = _inputs(config, device, precision, decoded, model, extractor)
     loaders = {
@@ -124,6 +132,7 @@ def make_loaders(
             num_workers=config.num_workers,
             pin_memory=device.type == "cuda",
             max_samples=max_samples,
+            balanced=config.balanced_sampling and part == "train",
         )
         for part, clips in parts.items()
     }

@@ -11,6 +11,7 @@ from .ranking import Ranking, auroc, average_precision, best_threshold, equal_er
 
 LOWER_IS_BETTER = frozenset({"loss", "eer"})
 TOP_K = 5
+CALIBRATION_BINS = 15
 NAMES = {
     "loss": "loss",
     "accuracy": "accuracy",
@@ -127,6 +128,19 @@ def class_metrics(hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) 
         "f1": 2 * hits / np.maximum(support + predicted, 1),
         "support": support,
     }
+
+
+def calibration_error(scores: np.ndarray, hits: np.ndarray) -> float:
+    """Expected calibration error: how far scores are from the share of hits, in 15 bins of equal width, (low, high].
+
+    Args:
+        scores: In [0, 1], (N,).
+        hits: Whether each was right, (N,) bool.
+
+    Source: Naeini, Cooper & Hauskrecht (2015); Guo et al. (2017), "On calibration of modern neural networks".
+    """
+    bins = np.digitize(scores, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1], right=True)
+    return float(np.abs(np.bincount(bins, weights=hits - scores)).sum() / len(scores))
 
 
 def best_thresholds(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:

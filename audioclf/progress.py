@@ -235,6 +235,17 @@ def results_table(evaluation: Evaluation, labels: Sequence[str], title: str) -> 
     return "\n".join([*lines, "", "with 95 % intervals:", *interval_lines(evaluation.metrics, names)])
 
 
+def calibration_line(evaluation: Evaluation, temperature: float | None, uncalibrated: dict[str, float]) -> str:
+    """What calibrating has come to: the temperature, and loss and ECE of before and after."""
+    if temperature is None:
+        return "note: calibrate: no temperature is best for the clips of validation, so the scores stay as they are."
+    before, after = uncalibrated, evaluation.metrics
+    return (
+        f"Calibrated by temperature {temperature:.3g}: validation loss {before['loss']:.4f} -> {after['loss']:.4f}, "
+        f"calibration error {before['ece']:.4f} -> {after['ece']:.4f}"
+    )
+
+
 def folds_table(
     rows: dict[str, dict[str, float | None]], num_clips: dict[str, int], summary: dict[str, dict[str, float | None]]
 ) -> str:

@@ -16,6 +16,7 @@ from . import checkpoint
 from .clips import DecodedSplits
 from .config import TrainConfig
 from .datasets.base import AudioSplits
+from .ema import own_weights
 from .errors import CheckpointError, ConfigError
 from .evaluation import Evaluation
 from .export import read_metadata, save_pretrained
@@ -55,14 +56,14 @@ class Saved:
 
 
 def save_last(run: Run, evaluation: Evaluation | None = None) -> None:
-    """Writes `last`: the weights as they are, and all that going on with them takes.
+    """Writes `last`: the weights as they would be evaluated, and all that going on takes.
 
     Raises:
         CheckpointError: when it cannot be written; earlier ones are untouched.
     """
 
     def fill(folder: Path) -> None:
-        save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
+        save_pretrained(run.judged, run.extractor, folder, run.describe(evaluation))
         with (folder / STATE_FILE).open("wb") as file:  # with a path, a full disk would be told in riddles
             torch.save(_training_state(run), file)
 
@@ -71,7 +72,7 @@ def save_last(run: Run, evaluation: Evaluation | None = None) -> None:
 
 
 def save_best(run: Run, evaluation: Evaluation) -> None:
-    """Writes `best`: the weights as they are.
+    """Writes `best`: the weights as they were evaluated.
 
     As many earlier ones are kept as of `last`, so that whichever of these is gone on from finds its own; at least one,
     which belongs to the `last` of before until the next one is there.
@@ -81,7 +82,7 @@ def save_best(run: Run, evaluation: Evaluation) -> None:
     """
 
     def fill(folder: Path) -> None:
-        save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
+        save_pretrained(run.judged, run.extractor, folder, run.describe(evaluation))
 
     checkpoint.write_folder(run.output_dir / "best", fill, max(1, run.config.save_total_limit - 1))
 
@@ -205,6 +206,8 @@ def restore(run: Run, saved: Saved) -> None:
         setattr(run.state, field.name, getattr(saved.state, field.name))
     run.optimizer.load_state_dict(training["optimizer"])
     run.scaler.load_state_dict(training["scaler"])
+    if run.averaged is not None:
+        run.model.load_state_dict(training["weights"], strict=False)  # the checkpoint's own are the average
     if isinstance(run.train_loss, nn.Module):
         run.train_loss.load_state_dict(training["loss"])
     run.log.losses = [loss.to(run.device) for loss in training["log_losses"]]
@@ -244,6 +247,7 @@ def _training_state(run: Run) -> dict[str, Any]:
         }
     return {
         "state": state,
+        **({} if run.averaged is None else {"weights": own_weights(run.model, run.averaged)}),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
         "loss": run.train_loss.state_dict() if isinstance(run.train_loss, nn.Module) else {},

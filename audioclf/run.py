@@ -18,9 +18,11 @@ from transformers import SequenceFeatureExtractor
 
 from . import __version__, checkpoint, export
 from .accumulate import num_windows
+from .calibration import last_layer
 from .clips import DecodedSplits
 from .config import TrainConfig
 from .datasets.base import AudioSplits
+from .ema import averaged_copy
 from .errors import ConfigError
 from .evaluation import Evaluation
 from .loaders import make_loaders
@@ -28,6 +30,7 @@ from .metrics import is_better
 from .models.classifier import AudioClassifier, freeze, place
 from .models.losses import Loss
 from .objective import build_losses, choose_metric
+from .optimizer import build_optimizer
 from .predictions import PREDICTIONS_FILE
 from .progress import Reporter
 from .runtime import choose_precision
@@ -119,9 +122,10 @@ class Run:
 
     Attributes:
         loss: Of each clip, in evaluation.
-        train_loss: The same in training, where in multi-label data it weighs the classes.
+        train_loss: The same in training, where it smooths labels, or in multi-label data weighs the classes.
         class_weights: Weight of each class's clips in the mean of the training loss (C,); None in multi-label data.
         metric: What chooses the best checkpoint.
+        averaged: With `ema_decay` the average of the weights.
     """
 
     config: TrainConfig
@@ -141,18 +145,27 @@ class Run:
     extractor: SequenceFeatureExtractor
     metadata: dict[str, Any]
     notes: tuple[str, ...]
+    averaged: AudioClassifier | None = None
     state: State = field(default_factory=State)
     log: StepLog = field(default_factory=StepLog)
+
+    @property
+    def judged(self) -> AudioClassifier:
+        """The weights that are evaluated, chosen and exported."""
+        return self.averaged or self.model
 
     def describe(self, evaluation: Evaluation | None) -> dict[str, Any]:
         """What the audioclf.json of a checkpoint says."""
         state = self.state
         where = {"epoch": state.last_epoch, "step": state.step}
         where |= {"windows": state.windows, "skipped_steps": state.skipped_steps}
-        what: dict[str, Any] = {"metrics": evaluation and evaluation.metrics}
-        if evaluation is not None and "threshold" in evaluation.classes:
-            what["thresholds"] = evaluation.classes["threshold"].tolist()
-        return {**self.metadata, **where, **what}
+        return {**self.metadata, **where, **({"metrics": None} if evaluation is None else described(evaluation))}
+
+
+def described(evaluation: Evaluation) -> dict[str, Any]:
+    """What the audioclf.json of a checkpoint says of its validation."""
+    thresholds = evaluation.classes.get("threshold")
+    return {"metrics": evaluation.metrics, **({} if thresholds is None else {"thresholds": thresholds.tolist()})}
 
 
 def set_up(
@@ -185,6 +198,13 @@ def set_up(
         num_windows(order.num_batches(epoch), config.gradient_accumulation_steps)
         for epoch in range(1, config.num_epochs + 1)
     )
+    if config.head_first_steps and config.head_first_steps >= num_steps:
+        raise ConfigError(
+            f"head_first_steps={config.head_first_steps} leaves none of the run's {num_steps} steps to the encoder: "
+            "give fewer, or freeze='backbone'."
+        )
+    if config.calibrate:
+        last_layer(model)  # refused now rather than at the end
     try:
         if earlier is None:
             _clear(output_dir)
@@ -201,7 +221,7 @@ def set_up(
         train_loss=train_loss,
         class_weights=class_weights,
         metric=metric,
-        optimizer=_optimizer(model, config, device),
+        optimizer=build_optimizer(model, config, device),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         loaders=loaders,
         num_steps=num_steps,
@@ -210,22 +230,8 @@ def set_up(
         extractor=extractor,
         metadata=_metadata(config, splits, decoded, precision, extractor.sampling_rate),
         notes=notes,
+        averaged=averaged_copy(model) if config.ema_decay else None,
     )
-
-
-def _optimizer(model: AudioClassifier, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW in four groups: encoder and head, each with and without decay (biases and norm weights have none)."""
-    rates = {"backbone": config.learning_rate, "head": config.head_learning_rate or config.learning_rate}
-    groups = []
-    for part, rate in rates.items():
-        trained = [parameter for parameter in getattr(model, part).parameters() if parameter.requires_grad]
-        for decay, parameters in (
-            (config.weight_decay, [parameter for parameter in trained if parameter.ndim > 1]),
-            (0.0, [parameter for parameter in trained if parameter.ndim <= 1]),
-        ):
-            if parameters:
-                groups.append({"params": parameters, "weight_decay": decay, "lr": rate, "peak_lr": rate})
-    return torch.optim.AdamW(groups, fused=device.type in ("cuda", "cpu"))
 
 
 def _clear(output_dir: Path) -> None:

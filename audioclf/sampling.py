@@ -1,6 +1,7 @@
 """The order of clips: batches of like length, a pure function of (seed, epoch)."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ BUCKET_BATCHES = 50
 """Batches' worth of randomly drawn clips that are sorted by length together: little padding, yet random batches."""
 MIN_BUCKETS = 8
 """Stretches that a small data set is cut into at least: sorted as a whole it would give the same batches each epoch."""
+AGAIN = 2**20
+"""Added to the epoch of a clip's key each time that it comes again within an epoch."""
 
 
 class LengthBucketSampler:
@@ -24,15 +27,24 @@ class LengthBucketSampler:
         seed: Seed of the order; None for the fixed order of evaluation, all clips sorted by length.
         max_samples: Samples a batch, padding included, at most; no clip may be longer. The number of batches may then
             differ from epoch to epoch.
+        classes: Class of each clip (N,), to draw from each equally often; None to draw every clip once. An epoch has N
+            clips all the same: each of a class equally often, but for some, drawn anew every epoch, once more. When a
+            clip comes again its key names an epoch of its own, so that it is augmented in another way.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int | None, max_samples: float = math.inf
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int | None,
+        max_samples: float = math.inf,
+        classes: np.ndarray | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
         self.max_samples = max_samples
+        self.classes = classes
         self.epoch = 0
         self.start = 0
 
@@ -49,15 +61,22 @@ class LengthBucketSampler:
         return len(self._batches(epoch))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self._batches(self.epoch)[self.start :]:
-            yield [(index, self.epoch) for index in batch]
+        times: Counter[int] = Counter()
+        for number, batch in enumerate(self._batches(self.epoch)):
+            keys = []
+            for index in batch:
+                keys.append((index, self.epoch + AGAIN * times[index]))
+                times[index] += 1
+            if number >= self.start:
+                yield keys
 
     def _batches(self, epoch: int) -> list[list[int]]:
         if self.seed is None:
             return self._cut(np.argsort(-self.lengths, kind="stable"))
         size = self.batch_size
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(len(self.lengths))
+        clips = self._drawn(rng)
+        order = clips[rng.permutation(len(clips))]
         num_whole = len(order) - len(order) % size
         whole, rest = order[:num_whole], order[num_whole:]
         stretch = size * max(1, min(BUCKET_BATCHES, num_whole // size // MIN_BUCKETS))
@@ -65,6 +84,19 @@ class LengthBucketSampler:
         buckets = [bucket[np.argsort(-self.lengths[bucket], kind="stable")] for bucket in buckets]
         batches = [batch for bucket in buckets for batch in self._cut(bucket)]
         return [batches[i] for i in rng.permutation(len(batches))] + self._cut(rest)
+
+    def _drawn(self, rng: np.random.Generator) -> np.ndarray:
+        """The clips of an epoch (N,), in no order."""
+        num_clips = len(self.lengths)
+        if self.classes is None:
+            return np.arange(num_clips)
+        members = [np.flatnonzero(self.classes == label) for label in np.unique(self.classes)]
+        quotas = np.full(len(members), num_clips // len(members))
+        quotas[rng.permutation(len(members))[: num_clips % len(members)]] += 1
+        drawn = []
+        for own, quota in zip(members, quotas, strict=True):
+            drawn += [np.tile(own, quota // len(own)), rng.permutation(own)[: quota % len(own)]]
+        return np.concatenate(drawn)
 
     def _cut(self, order: np.ndarray) -> list[list[int]]:
         """Clips in this order, a new batch wherever one more would be too many."""

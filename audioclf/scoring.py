@@ -35,7 +35,7 @@ def evaluate(
         bad_audio, cache_dir, progress: As in `TrainConfig`.
 
     Returns:
-        `loss`, and those of `audioclf.metrics`, for example `accuracy`, with their 95 % intervals, for example
+        `loss`, `ece`, and those of `audioclf.metrics`, for example `accuracy`, with their 95 % intervals, for example
         `accuracy_ci`. Multi-label data is scored at the checkpoint's thresholds.
 
     Raises:

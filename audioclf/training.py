@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,19 +18,19 @@ from .config import TrainConfig
 from .datasets.base import AudioSplits
 from .datasets.load import load_with_valid
 from .errors import CheckpointError, TrainingError
-from .evaluation import Evaluation, evaluate_loader
+from .finish import calibrate, evaluate_part, load_best
 from .interrupt import Interrupt
 from .loaders import prefetch, stop_workers, worker_deaths_told
 from .memory import memory_limit, out_of_memory_told
 from .metrics import NAMES
 from .models.backbone import lengths_heard
-from .models.classifier import build_classifier, freeze, load_classifier, place
+from .models.classifier import build_classifier
 from .models.loading import encoder_config, load_config, load_feature_extractor, resolve
 from .predictions import PREDICTIONS_FILE, write_predictions
-from .progress import board_errors_told_once, results_table
+from .progress import board_errors_told_once, calibration_line, results_table
 from .run import Run, output_folder, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
-from .step import backward, check_finite, set_learning_rate, update
+from .step import backward, check_finite, hold_encoder, set_learning_rate, update
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class TrainResult:
     """What a run has made.
 
     Attributes:
-        best_metrics: Validation metrics of the best epoch: `loss`, and those of `audioclf.metrics`, for example
+        best_metrics: Validation metrics of the best epoch: `loss`, `ece`, and those of `audioclf.metrics`, for example
             `accuracy`, with their 95 % intervals, for example `accuracy_ci`.
         best_epoch: The epoch they are from, counted from 1.
         test_metrics: Metrics of the best checkpoint on the test part; None when the data has none.
@@ -130,7 +129,8 @@ def _run(
     )
     if saved is not None:
         resume.check_data(saved, splits, decoded, choose_precision(config.precision, device))
-    model = build_classifier(source, config.head, splits.labels, splits.multi_label)
+    rates = {"dropout": config.dropout, "layerdrop": config.layerdrop}
+    model = build_classifier(source, config.head, splits.labels, splits.multi_label, **rates)
     earlier = None if saved is None else (saved.history, saved.state.step + saved.state.skipped_steps)
     run = set_up(config, device, output_dir, splits, decoded, model, extractor, earlier)
     try:
@@ -154,7 +154,7 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
             with interrupt.deferred(), contextlib.closing(prefetch(run.loaders["train"])) as batches:
                 _epoch(run, batches, interrupt)
             with run.log.paused():
-                evaluation = _evaluate(run, "valid")
+                evaluation = evaluate_part(run, "valid")
                 with interrupt.deferred():
                     is_best = state.is_better(evaluation, run.metric)
                     if is_best and not _saved(run, resume.save_best, evaluation):
@@ -186,6 +186,7 @@ def _epoch(run: Run, batches: Iterator[dict[str, Tensor]], interrupt: Interrupt)
     last_window = num_windows(len(loader), size)
     model.train()
     for window in windows(batches, size):
+        hold_encoder(run)
         learning_rate = set_learning_rate(run)
         losses = backward(run, window)
         scaler.unscale_(optimizer)
@@ -220,17 +221,6 @@ def _saved(run: Run, save: Callable[..., None], *arguments: Any) -> bool:
     return True
 
 
-def _evaluate(run: Run, part: str, model: nn.Module | None = None, thresholds: np.ndarray | None = None) -> Evaluation:
-    return evaluate_loader(
-        model or run.model,
-        run.loaders[part],
-        run.loss,
-        device=run.device,
-        precision=run.precision,
-        thresholds=thresholds,
-    )
-
-
 def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
     """Evaluates the best checkpoint, as it lies on disk, on the test part; tells the result."""
     state, config = run.state, run.config
@@ -246,12 +236,14 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
             f"No epoch had a finite validation loss and {NAMES[run.metric]}, so there is no best checkpoint: lower "
             "learning_rate, or choose another metric_for_best."
         )
-    checkpoint_dir = output_dir / "best"
-    test = None
+    checkpoint_dir, best, values, test = output_dir / "best", state.best, {}, None
+    if config.calibrate or "test" in run.loaders:
+        best_model = load_best(run)
+    if config.calibrate:
+        best, values = calibrate(run, best_model)
+        run.reporter.say(f"\n{calibration_line(best, **values)}")
     if "test" in run.loaders:
-        best_model = place(load_classifier(str(checkpoint_dir), config.head), run.device, config.frontend)
-        freeze(best_model, config.freeze)
-        test = _evaluate(run, "test", best_model, state.best.classes.get("threshold"))
+        test = evaluate_part(run, "test", best_model, best.classes.get("threshold"))
         path = output_dir / PREDICTIONS_FILE
         try:
             write_predictions(path, run.loaders["test"].dataset.whole, test.logits, splits.labels)
@@ -259,9 +251,9 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
             run.reporter.say(f"{str(path)!r} cannot be written ({error.strerror or error}).")
     for name in ("best", "last"):
         checkpoint.keep(output_dir / name, num_earlier=0)
-    values = {"best_epoch": state.best_epoch, "best_metrics": state.best.metrics}
+    values |= {"best_epoch": state.best_epoch, "best_metrics": best.metrics}
     run.reporter.end(epoch=state.last_epoch, step=state.step, **values, test_metrics=test and test.metrics)
-    tables = [results_table(state.best, splits.labels, f"\nValidation, epoch {state.best_epoch}:")]
+    tables = [results_table(best, splits.labels, f"\nValidation, epoch {state.best_epoch}:")]
     if test is not None:
         tables.append(results_table(test, splits.labels, "\nTest, the same checkpoint:"))
     run.reporter.say("\n".join(tables))

@@ -71,6 +71,23 @@ def tones(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def doubtful(tmp_path_factory) -> audioclf.AudioSplits:
+    """Tones told apart with ease in training, while every third clip of validation (48) and test (48) is of another."""
+    root, rng, clips = tmp_path_factory.mktemp("doubtful"), np.random.default_rng(0), []
+    for split, count in (("train", 12), ("valid", 16), ("test", 16)):
+        for number in range(count):
+            for position, label in enumerate(TONES):
+                path = root / f"{split} {label} {number}.wav"
+                write_tone(path, TONES[label], 0.3, rng)
+                wrong = split != "train" and number % 3 == 0
+                clips.append((split, audioclf.Example(str(path), list(TONES)[(position + wrong) % 3])))
+    parts = {split: [clip for part, clip in clips if part == split] for split in ("train", "valid", "test")}
+    return audioclf.AudioSplits(
+        **{split: tuple(part) for split, part in parts.items()}, name="doubtful", labels=tuple(TONES)
+    )
+
+
+@pytest.fixture(scope="session")
 def quick(tmp_path_factory) -> dict:
     """Options of a run of seconds."""
     return {

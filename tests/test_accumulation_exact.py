@@ -12,12 +12,14 @@ from transformers import get_linear_schedule_with_warmup
 
 from audioclf.accumulate import num_windows
 from audioclf.config import TrainConfig
+from audioclf.ema import averaged_copy
 from audioclf.interrupt import Interrupt
 from audioclf.loaders import make_loader, prefetch
 from audioclf.models.classifier import build_classifier
 from audioclf.models.frontend import min_samples
 from audioclf.models.losses import build_loss
-from audioclf.run import Run, _optimizer
+from audioclf.optimizer import build_optimizer
+from audioclf.run import Run
 from audioclf.sampling import LengthBucketSampler
 from audioclf.training import _epoch
 
@@ -81,17 +83,18 @@ def model() -> torch.nn.Module:
 
 def ours(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> tuple[list[dict], torch.nn.Module]:
     trained, recorder = model(), Recorder()
-    loader = make_loader(clips, collate, batch_size=config.batch_size, seed=0, num_workers=0, pin_memory=False)
+    options = {"seed": 0, "num_workers": 0, "pin_memory": False, "balanced": config.balanced_sampling}
+    loader = make_loader(clips, collate, batch_size=config.batch_size, **options)
     run = Run(
         config=config,
         device=CPU,
         precision="fp32",
         model=trained,
         loss=build_loss("auto", CONFIG),
-        train_loss=build_loss("auto", CONFIG),
+        train_loss=build_loss("auto", CONFIG, label_smoothing=config.label_smoothing),
         metric="accuracy",
         class_weights=weights,
-        optimizer=_optimizer(trained, config, CPU),
+        optimizer=build_optimizer(trained, config, CPU),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         loaders={"train": loader},
         num_steps=config.num_epochs * num_windows(len(loader), config.gradient_accumulation_steps),
@@ -100,19 +103,25 @@ def ours(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> tuple[list
         extractor=None,
         metadata={},
         notes=(),
+        averaged=averaged_copy(trained) if config.ema_decay else None,
     )
     for _ in range(config.num_epochs):
         _epoch(run, prefetch(loader), Interrupt())
         run.state.next_epoch()
     assert run.state.step == run.num_steps
-    return recorder.steps, trained
+    return recorder.steps, run.judged
 
 
 def one_big_batch(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> tuple[list[dict], torch.nn.Module]:
     """The same order of clips, each step one padded batch; torch's own weighted mean, transformers' schedule."""
     trained = model()
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=config.learning_rate, weight_decay=0.0)
-    sampler = LengthBucketSampler(clips.lengths, config.batch_size, seed=0)
+    optimizer = torch.optim.AdamW(
+        [{"params": [value], "lr": rate_of(name, config)} for name, value in trained.named_parameters()],
+        weight_decay=0.0,
+    )
+    average = {name: value.detach().clone() for name, value in trained.named_parameters()}
+    classes = clips.labels if config.balanced_sampling else None
+    sampler = LengthBucketSampler(clips.lengths, config.batch_size, seed=0, classes=classes)
     size = config.batch_size * config.gradient_accumulation_steps
     num_steps = config.num_epochs * -(-len(clips) // size)
     schedule = get_linear_schedule_with_warmup(optimizer, int(np.ceil(0.1 * num_steps)), num_steps)
@@ -126,22 +135,32 @@ def one_big_batch(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> t
             values = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
             mask = (torch.arange(values.shape[1]) < lengths[:, None]).long()
             labels = torch.from_numpy(clips.labels[members])
-            if labels.ndim == 2:
-                losses = torch.nn.functional.cross_entropy(trained(values, mask), labels, reduction="none")
-                loss = (losses * (labels @ weights)).sum() / (labels @ weights).sum()
-            else:
-                loss = torch.nn.functional.cross_entropy(trained(values, mask), labels, weight=weights)
+            trained.backbone.requires_grad_(len(steps) >= (config.head_first_steps or 0))
+            smoothing = {"reduction": "none", "label_smoothing": config.label_smoothing}
+            losses = torch.nn.functional.cross_entropy(trained(values, mask), labels, **smoothing)
+            of_clips = labels @ weights if labels.ndim == 2 else weights[labels]
+            loss = (of_clips * losses).sum() / of_clips.sum()
             loss.backward()
             grad_norm = torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0).item()
-            rate = schedule.get_last_lr()[0]
+            rate = schedule.get_last_lr()[-1]
             steps.append({"loss": loss.item(), "grad_norm": grad_norm, "learning_rate": rate})
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            decay = min(config.ema_decay or 0.0, (1 + len(steps)) / (10 + len(steps)))
+            for name, value in trained.named_parameters():
+                average[name] = decay * average[name] + (1 - decay) * value.detach()
+    trained.load_state_dict(average)
     return steps, trained
 
 
-def check(accumulation, num_clips, batch_size, weighted, soft, num_epochs, data_seed):
+def rate_of(name: str, config: TrainConfig) -> float:
+    """The encoder has one layer: all that precedes it gets the rate times the factor once."""
+    precedes = name.startswith("backbone.") and not name.startswith("backbone.encoder.layers.0.")
+    return config.learning_rate * (config.layer_decay or 1.0) ** precedes
+
+
+def check(accumulation, num_clips, batch_size, weighted, soft, num_epochs, data_seed, **levers):
     """Trains by both and compares all; the last micro-batch and the last window may be short."""
     rng = np.random.default_rng(data_seed)
     clips = Clips(num_clips, rng, soft)
@@ -152,10 +171,12 @@ def check(accumulation, num_clips, batch_size, weighted, soft, num_epochs, data_
         num_epochs=num_epochs,
         learning_rate=1e-2,
         logging_steps=1,
+        **levers,
     )
     steps, trained = ours(clips, config, weights)
     expected_steps, expected = one_big_batch(clips, config, weights)
-    assert sorted(clips.seen) == [(i, epoch) for i in range(len(clips)) for epoch in range(1, num_epochs + 1)]
+    if not config.balanced_sampling:
+        assert sorted(clips.seen) == [(i, epoch) for i in range(len(clips)) for epoch in range(1, num_epochs + 1)]
     assert [row["step"] for row in steps] == list(range(1, len(expected_steps) + 1))
     for row, reference in zip(steps, expected_steps, strict=True):
         for name, value in reference.items():
@@ -180,6 +201,23 @@ generated = given(
 @generated
 def test_any_accumulation_equals_one_big_batch(**case):
     check(**case)
+
+
+LEVERS = {
+    "layer_decay": 0.6,
+    "head_first_steps": 2,
+    "ema_decay": 0.7,
+    "label_smoothing": 0.2,
+    "balanced_sampling": True,
+}
+
+
+@pytest.mark.parametrize("names", [*([name] for name in LEVERS), list(LEVERS)], ids="+".join)
+def test_any_accumulation_equals_one_big_batch_with_levers(names):
+    levers = {name: LEVERS[name] for name in names}
+    for accumulation, num_clips, batch_size in ((1, 23, 4), (3, 23, 4), (5, 14, 1), (16, 30, 2)):
+        case = {"weighted": True, "soft": False, "num_epochs": 2, "data_seed": num_clips, **levers}
+        check(accumulation, num_clips, batch_size, **case)
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ def test_train_evaluate_predict(tones, tmp_path, capsys):
     expected = audioclf.load(out / "best")(str(clip), top_k=1)
     assert json.loads(line)["file"] == str(clip)
     assert json.loads(line)["scores"][0]["score"] == pytest.approx(expected[0]["score"], abs=1e-5)
+    assert told("predict", out / "best", clip, "--min-score", 1)[0] == f"{clip}: none of the classes\n"
     assert "bad.wav': libsndfile cannot read it" in errors
     plain = run("predict", out / "best", clip).stdout
     assert plain.startswith(f"{clip}: {expected[0]['label']} 0.")

@@ -56,6 +56,12 @@ def choice(name: str, choices: str, near: tuple[str, str]) -> list:
         *number("max_batch_seconds", "above 0", (0, -1)),
         *number("max_grad_norm", "above 0", (0, -1)),
         *number("max_seconds", "above 0", (0, -1)),
+        *whole("head_first_steps", 1),
+        *number("layer_decay", "above 0 and below 1", (0, 1, 1.0, -0.1, 2)),
+        *number("ema_decay", "above 0 and below 1", (0, 1, 1.0, -0.1, 2)),
+        *number("label_smoothing", "at least 0 and below 1", (-0.1, 1)),
+        *number("dropout", "at least 0 and below 1", (-0.1, 1)),
+        *number("layerdrop", "at least 0 and below 1", (-0.1, 1)),
         *number("weight_decay", "at least 0", (-0.01,)),
         *number("warmup_ratio", "at least 0 and at most 1", (-0.1, 1.1, 500)),
         *number("valid_fraction", "above 0 and below 1", (0, 1, 1.0, -0.1, 20)),
@@ -79,12 +85,42 @@ def test_bad_values(name, value, sentence):
     fails(sentence, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["resume", "overwrite", "random_crop", "progress"])
+@pytest.mark.parametrize("name", ["resume", "overwrite", "random_crop", "progress", "balanced_sampling", "calibrate"])
 @pytest.mark.parametrize("value", ["no", "false", 2, None])
 def test_switches_are_true_or_false(name, value):
     """`overwrite="no"` must not delete a run."""
     with pytest.raises(ConfigError, match=name):
         TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("layer_decay", 0.5), ("head_first_steps", 3), ("dropout", 0.0), ("layerdrop", 0.1)]
+)
+def test_nothing_is_asked_of_a_frozen_encoder(name, value):
+    fails(
+        f"{name}={value} is about training the encoder, all of which freeze='backbone' freezes: leave one of the two "
+        "out.",
+        **{name: value},
+        freeze="backbone",
+    )
+    assert getattr(TrainConfig(**{name: value}, freeze="feature_encoder"), name) == value
+
+
+def test_levers_that_exclude_each_other():
+    fails(
+        "label_smoothing belongs to the usual loss, and loss= gives one of your own: smooth there.",
+        label_smoothing=0.1,
+        loss=lambda config: torch.nn.CrossEntropyLoss(reduction="none"),
+    )
+    fails(
+        "class_weights='balanced' and balanced_sampling=True both make up for rare classes, and would do so twice: "
+        "choose one of them.",
+        class_weights="balanced",
+        balanced_sampling=True,
+    )
+    with pytest.raises(ConfigError, match="calibrate=True fits a temperature to whole clips, and with chunk_seconds"):
+        TrainConfig(calibrate=True, chunk_seconds=5.0)
+    assert TrainConfig(class_weights={"a": 2.0, "b": 1.0}, balanced_sampling=True).balanced_sampling
 
 
 @pytest.mark.parametrize(("name", "value"), [("output_dir", 3), ("cache_dir", 3), ("model", 3), ("seed", 2**64)])

@@ -27,6 +27,20 @@ def small_runs(quick, monkeypatch):
         monkeypatch.setattr(audioclf, name, lambda data, call=call, num_epochs=None, **options: call(data, **options))
 
 
+def test_scores(tones, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(audioclf, "train", partial(audioclf.train, **{**quick, "num_epochs": 3}))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").symlink_to(tones)
+    names = {}
+    for block in blocks("scores.md"):
+        exec(compile(block, "scores.md", "exec"), names)
+    pairs = zip(names["kept"], names["splits"].valid, strict=True)
+    given = [entries[0]["label"] == clip.label for entries, clip in pairs if entries]
+    assert len(given) == (names["best"] >= names["min_score"]).sum()
+    assert given.count(False) <= 0.05 * len(given)
+    assert 0 < len(given) < 12  # some are refused, and some are not
+
+
 def test_extending(tmp_path, monkeypatch, small_runs):
     rng = np.random.default_rng(0)
     for speaker in ("03", "08", "09", "10"):

@@ -111,6 +111,17 @@ def test_top_k(classifier, clips):
     assert set(scores[0]) == {"label", "score"}
 
 
+def test_min_score(classifier, clips):
+    everything = classifier(clips)
+    best = [entries[0]["score"] for entries in everything]
+    for min_score in (0.0, *best, 1.0):
+        kept = classifier(clips, min_score=min_score)
+        assert kept == [entries if score >= min_score else [] for entries, score in zip(everything, best, strict=True)]
+    assert classifier(clips[0], min_score=best[0], top_k=1) == everything[0][:1]
+    with pytest.raises(audioclf.ConfigError, match="min_score=70 must be a number at least 0 and at most 1"):
+        classifier(clips[0], min_score=70)
+
+
 def test_an_unreadable_sound_is_named(classifier, clips, tmp_path):
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"nothing")

@@ -39,8 +39,9 @@ LAYERS = [
         *{name_of(path) for path in (PACKAGE / "datasets").rglob("*.py")},
         *("clips", "collate", "features", "mixup", "recordings", "sampling", "timeline", "models.classifier"),
     },
+    {"calibration", "ema", "optimizer"},
     {"evaluation", "export", "loaders", "objective", "predictions", "progress"},
-    {"run", "resume", "step", "training", "foldstats", "crossval", "comparison", "inference", "scoring"},
+    {"run", "resume", "step", "finish", "training", "foldstats", "crossval", "comparison", "inference", "scoring"},
     {"cli", "__main__"},
 ]
 

@@ -57,7 +57,7 @@ def run(chords, options, tmp_path_factory):
 class TestARun:
     def test_learns(self, run):
         """Chance is about 0.5: each tone is in half of the clips."""
-        assert set(run.best_metrics) == {"loss", *METRICS, *(f"{name}_ci" for name in METRICS)}
+        assert set(run.best_metrics) == {"loss", "ece", *METRICS, *(f"{name}_ci" for name in METRICS)}
         for metrics in (run.best_metrics, run.test_metrics):
             assert metrics["map"] > 0.85
             low, high = metrics["map_ci"]
@@ -275,6 +275,16 @@ class TestRefused:
             audioclf.train(chords, output_dir=tmp_path / "a", metric_for_best="accuracy", **options)
         with pytest.raises(ConfigError, match="'eer' is no metric of data of one label a clip and 3 classes"):
             audioclf.train(tones, output_dir=tmp_path / "b", metric_for_best="eer", **options)
+
+    @pytest.mark.parametrize("lever", [{"label_smoothing": 0.1}, {"balanced_sampling": True}], ids=str)
+    def test_what_is_for_one_label_a_clip(self, chords, options, tmp_path, lever):
+        (name,) = lever
+        with pytest.raises(ConfigError, match=f"^{name} "):
+            audioclf.train(chords, output_dir=tmp_path / "out", **options, **lever)
+
+    def test_min_score(self, run, chords):
+        with pytest.raises(ConfigError, match="this multi-label checkpoint has thresholds"):
+            audioclf.load(run.checkpoint_dir)(chords.parent / "test 1.wav", min_score=0.5)
 
     def test_class_weights_beside_a_loss_of_ones_own(self, chords, options, tmp_path):
         own = {"loss": lambda config: BinaryCrossEntropy(), "class_weights": "balanced"}

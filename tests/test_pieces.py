@@ -86,8 +86,9 @@ def test_metrics_are_of_clips(run, tones):
     right = [names[row.argmax()] == label for row, label in zip(scores, labels, strict=True)]
     assert run.best_metrics["accuracy"] == pytest.approx(np.mean(right))
     again = audioclf.evaluate(run.checkpoint_dir, tones, split="valid")
-    assert again.pop("loss") == pytest.approx(run.best_metrics["loss"], abs=1e-6)
-    assert again == {name: value for name, value in run.best_metrics.items() if name != "loss"}
+    for name in ("loss", "ece"):
+        assert again.pop(name) == pytest.approx(run.best_metrics[name], abs=1e-6)
+    assert again == {name: value for name, value in run.best_metrics.items() if name not in ("loss", "ece")}
     predicted = (run.output_dir / "test_predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(predicted) == 12
 

@@ -18,7 +18,7 @@ from faults.harness import everything, left_over, without_time
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import audioclf
-from audioclf import CheckpointError, ConfigError, TrainingError, checkpoint, resume
+from audioclf import CheckpointError, ConfigError, TrainingError, checkpoint, resume, step
 
 
 class CutAfter:
@@ -189,6 +189,86 @@ class TestExactness:
         assert everything(tmp_path / "cut") == everything(whole.output_dir)
 
 
+LEVERS = {
+    "layer_decay": 0.5,
+    "head_first_steps": 7,
+    "ema_decay": 0.8,
+    "label_smoothing": 0.1,
+    "balanced_sampling": True,
+    "layerdrop": 0.3,
+    "calibrate": True,
+}
+
+
+class TestLevers:
+    @pytest.mark.parametrize("names", [*([name] for name in LEVERS), list(LEVERS)], ids="+".join)
+    def test_interrupted(self, tones, quick, tmp_path, monkeypatch, names):
+        """The signal comes with so many micro-batches, within the head's first steps and after them."""
+        at, calls, original = 0, 0, step.clip_losses
+
+        def cutting(*arguments):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                signal.raise_signal(signal.SIGINT)
+            return original(*arguments)
+
+        monkeypatch.setattr(step, "clip_losses", cutting)
+        options = {**quick, **HARD, **{name: LEVERS[name] for name in names}, "loss": "auto", "num_epochs": 2}
+        whole = audioclf.train(tones, output_dir=tmp_path / "whole", **options)
+        result = None
+        for cut in (3, 7, 5, 0):
+            at, calls = cut, 0
+            with contextlib.suppress(KeyboardInterrupt):
+                result = audioclf.train(tones, output_dir=tmp_path / "cut", resume=True, **options)
+            assert (result is None) == bool(cut)
+        assert everything(result.output_dir) == everything(whole.output_dir)
+        assert without_time(result.history) == without_time(whole.history)
+        assert result.test_metrics == whole.test_metrics
+
+    def test_a_calibrated_run_goes_on_from_the_weights_as_trained(self, doubtful, quick, tmp_path):
+        """Finished, its best checkpoint scaled, and then given more epochs: as if these had been given at once."""
+        options = {**quick, "calibrate": True, "lr_schedule": "constant", "warmup_ratio": 0.0, "metric_for_best": "uar"}
+        whole = audioclf.train(doubtful, output_dir=tmp_path / "whole", **{**options, "num_epochs": 4})
+        kept = []
+        for first in (1, 3):
+            few = {**options, "output_dir": tmp_path / str(first)}
+            begun = audioclf.train(doubtful, **{**few, "num_epochs": first})
+            result = audioclf.train(doubtful, resume=True, **{**few, "num_epochs": 4})
+            assert everything(result.output_dir) == everything(whole.output_dir)
+            kept.append(begun.best_epoch == result.best_epoch)
+            assert not kept[-1] or begun.history[-1]["temperature"] == result.history[-1]["temperature"]
+        assert kept == [False, True]  # a better one came; and one that is scaled already stays so
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_interrupted_while_the_scaled_checkpoint_takes_its_place(
+        self, doubtful, quick, tmp_path, monkeypatch, when
+    ):
+        options = {**quick, "calibrate": True, "num_epochs": 3}
+        whole = audioclf.train(doubtful, output_dir=tmp_path / "whole", **options)
+        assert whole.history[-1]["temperature"] is not None
+        original, cut = checkpoint._put_in_place, False
+
+        def cutting(new, folder):
+            nonlocal cut
+            scaled = "temperature" in json.loads((new / "audioclf.json").read_text())
+            if when == "after":
+                original(new, folder)
+            if scaled and not cut:
+                cut = True
+                signal.raise_signal(signal.SIGINT)
+            if when == "before":
+                original(new, folder)
+
+        monkeypatch.setattr(checkpoint, "_put_in_place", cutting)
+        with pytest.raises(KeyboardInterrupt):
+            audioclf.train(doubtful, output_dir=tmp_path / "cut", **options)
+        result = audioclf.train(doubtful, output_dir=tmp_path / "cut", resume=True, **options)
+        assert cut
+        assert everything(result.output_dir) == everything(whole.output_dir)
+        assert not left_over(result.output_dir)
+
+
 class Annealed(torch.nn.Module):
     """A loss whose label smoothing falls with each batch."""
 
@@ -265,6 +345,12 @@ class TestWhatMayChange:
             {"class_weights": "balanced"},
             {"metric_for_best": "uar"},
             {"max_batch_seconds": 9.0},
+            {"layer_decay": 0.5},
+            {"head_first_steps": 3},
+            {"ema_decay": 0.5},
+            {"balanced_sampling": True},
+            {"dropout": 0.1},
+            {"calibrate": True},
         ],
         ids=lambda change: next(iter(change)),
     )

@@ -12,7 +12,8 @@ def epoch_of(lengths, batch_size, seed, epoch=0, **options) -> list[list[int]]:
     sampler.set_epoch(epoch)
     batches = list(sampler)
     assert len(batches) == len(sampler) == sampler.num_batches(epoch)
-    assert {key[1] for batch in batches for key in batch} <= {epoch}
+    if "classes" not in options:
+        assert {key[1] for batch in batches for key in batch} <= {epoch}
     return [[index for index, _ in batch] for batch in batches]
 
 
@@ -69,6 +70,58 @@ def test_little_padding(seed):
         assert padding_share(lengths, epoch_of(lengths, 8, seed, epoch)) < 0.05
     rest = np.random.default_rng(0).permutation(2000).reshape(-1, 8)
     assert padding_share(lengths, rest) > 0.4
+
+
+class TestBalanced:
+    CLASSES = np.repeat([0, 1, 2, 5], [70, 20, 7, 3])
+
+    @pytest.mark.parametrize("max_samples", [np.inf, 1500])
+    def test_each_class_equally_often_and_each_clip_of_it(self, max_samples):
+        lengths = np.random.default_rng(1).integers(1, 500, 100)
+        for num_clips, quotas in ((100, {25}), (98, {24, 25})):
+            classes = self.CLASSES[:num_clips]
+            for epoch in range(5):
+                order = flat(epoch_of(lengths[:num_clips], 8, 0, epoch, classes=classes, max_samples=max_samples))
+                assert len(order) == num_clips
+                drawn = np.bincount(order, minlength=num_clips)
+                for label in np.unique(classes):
+                    own = drawn[classes == label]
+                    assert own.sum() in quotas
+                    assert own.max() - own.min() <= 1
+
+    def test_the_others_come_in_other_epochs(self):
+        seen = {i for epoch in range(12) for i in flat(epoch_of([1] * 100, 8, 0, epoch, classes=self.CLASSES))}
+        assert len(seen) == 100
+
+    def test_function_of_seed_and_epoch_from_any_batch(self):
+        lengths = np.random.default_rng(1).integers(1, 500, 100)
+        sampler = LengthBucketSampler(lengths, 8, 5, classes=self.CLASSES)
+        sampler.set_epoch(3)
+        batches = list(sampler)
+        for start in range(len(batches)):
+            again = LengthBucketSampler(lengths, 8, 5, classes=self.CLASSES)
+            again.set_epoch(3, start=start)
+            assert list(again) == batches[start:]
+        assert flat(epoch_of(lengths, 8, 5, 3, classes=self.CLASSES)) != flat(
+            epoch_of(lengths, 8, 5, 4, classes=self.CLASSES)
+        )
+
+    def test_a_clip_that_comes_again_has_another_key(self):
+        """As the key seeds what is drawn for a clip."""
+        keys = []
+        sampler = LengthBucketSampler([1] * 100, 8, 0, classes=self.CLASSES)
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            keys += [key for batch in sampler for key in batch]
+        assert len(set(keys)) == len(keys) == 300
+
+    def test_padding_stays_small(self):
+        lengths = np.random.default_rng(2).integers(16_000, 480_000, 2000)
+        classes = np.random.default_rng(3).choice(4, 2000, p=[0.7, 0.2, 0.07, 0.03])
+        batches = epoch_of(lengths, 8, 0, classes=classes)
+        order = flat(batches)
+        padded = sum(len(batch) * lengths[batch].max() for batch in batches)
+        assert 1 - lengths[order].sum() / padded < 0.05
 
 
 def test_long_batches_do_not_come_first():

@@ -43,7 +43,7 @@ class TestARun:
         assert trained.best_metrics["accuracy"] >= 0.9
         assert trained.test_metrics["accuracy"] >= 0.9
         names = {"accuracy", "uar", "macro_f1"}
-        assert set(trained.best_metrics) == {"loss", *names, *(f"{name}_ci" for name in names)}
+        assert set(trained.best_metrics) == {"loss", "ece", *names, *(f"{name}_ci" for name in names)}
 
     def test_best_is_the_earliest_best_epoch(self, trained):
         accuracies = [row["accuracy"] for row in rows(trained, "epoch")]
@@ -179,10 +179,10 @@ class TestTheLoop:
         assert not any(name.startswith("feature_extractor.") for name in changed)
 
     def test_weight_decay_spares_biases_and_norms(self, tones, quick):
-        from audioclf.run import _optimizer
+        from audioclf.optimizer import build_optimizer
 
         config = audioclf.TrainConfig(**{**quick, "weight_decay": 0.1})
-        optimizer = _optimizer(_fresh(quick), config, torch.device("cpu"))
+        optimizer = build_optimizer(_fresh(quick), config, torch.device("cpu"))
         for group in optimizer.param_groups:
             assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 0.1}
 
@@ -239,6 +239,40 @@ class TestTheLoop:
         scores = audioclf.load(result.checkpoint_dir, head=OwnHead)(clip)
         assert sum(entry["score"] for entry in scores) == pytest.approx(1)
         assert result.test_metrics["accuracy"] > 0
+
+    def test_label_smoothing(self, tones, quick, tmp_path):
+        """At learning rate 0 the first loss is torch's smoothed one; validation's is without."""
+        options = {**quick, "num_epochs": 1, "learning_rate": 1e-12, "batch_size": 36, "eval_batch_size": 4}
+        plain = audioclf.train(tones, output_dir=tmp_path / "plain", **options)
+        smooth = audioclf.train(tones, output_dir=tmp_path / "smooth", label_smoothing=0.3, **options)
+        own = audioclf.train(
+            tones,
+            output_dir=tmp_path / "own",
+            loss=lambda config: torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=0.3),
+            **options,
+        )
+        losses = [rows(result, "step")[0]["loss"] for result in (plain, smooth, own)]
+        assert losses[1] == losses[2] != losses[0]
+        assert plain.best_metrics["loss"] == smooth.best_metrics["loss"] != own.best_metrics["loss"]
+
+    def test_balanced_sampling(self, tones, quick, tmp_path, monkeypatch):
+        """As many clips as ever, a third of each class; one that comes again is cropped in another way."""
+        splits, drawn = _unbalanced(tones), []
+        original = audioclf.clips.Clips.__getitem__
+
+        def noting(clips, key):
+            item = original(clips, key)
+            if clips.augmentation is not None:
+                drawn.append((int(item["label"]), key[0], item["waveform"].tobytes()))
+            return item
+
+        monkeypatch.setattr(audioclf.clips.Clips, "__getitem__", noting)
+        options = {**quick, "num_epochs": 1, "balanced_sampling": True, "random_crop": True, "max_seconds": 0.2}
+        audioclf.train(splits, output_dir=tmp_path / "out", **options)
+        assert len(drawn) == len(splits.train)
+        counts = np.bincount([label for label, _, _ in drawn])
+        assert counts.max() - counts.min() <= 1
+        assert len({index for _, index, _ in drawn}) < len(drawn) == len({sound for _, _, sound in drawn})
 
     def test_random_crops(self, tones, quick, tmp_path):
         """Crops differ from epoch to epoch and so does the loss at learning rate 0; without them it does not."""

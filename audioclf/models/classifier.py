@@ -31,6 +31,7 @@ from .loading import (
     load_encoder,
     load_pretrained,
     random_encoder,
+    set_dropout,
 )
 from .positional import use_fft_positions
 from .waveform import encode_features, frame_mask
@@ -49,10 +50,12 @@ class AudioClassifier(nn.Module):
     Attributes:
         frontend: Form of the convolutions: `auto`, `fast` or `reference`, which give equal results; see `place`.
         frozen: Part of the encoder that is not trained: `none`, `feature_encoder` or `backbone`; see `freeze`.
+        held: The encoder's parameters that are not trained yet, while the head begins; see `hold`.
     """
 
     frontend: Frontend = "auto"
     frozen: Freeze = "none"
+    held: tuple[nn.Parameter, ...] = ()
 
     def __init__(self, backbone: nn.Module, head: nn.Module, head_name: str) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class AudioClassifier(nn.Module):
         would change each other's gradients.
         """
         super().train(mode)
-        self.frozen_part.eval()
+        (self.backbone if self.held else self.frozen_part).eval()
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm1d):
                 module.eval()
@@ -123,7 +126,13 @@ class AudioClassifier(nn.Module):
 
 
 def build_classifier(
-    model: Any, head: str | HeadBuilder, labels: Sequence[str], multi_label: bool = False
+    model: Any,
+    head: str | HeadBuilder,
+    labels: Sequence[str],
+    multi_label: bool = False,
+    *,
+    dropout: float | None = None,
+    layerdrop: float | None = None,
 ) -> AudioClassifier:
     """An encoder with a head for `labels`, in fp32.
 
@@ -135,6 +144,7 @@ def build_classifier(
         head: `mean`, `attention` or a callable `config -> nn.Module`.
         labels: Class names; their order gives the ids.
         multi_label: Whether a clip may have several of them, or none.
+        dropout, layerdrop: Rates within the encoder, as in `TrainConfig`.
 
     Raises:
         CheckpointError: when the weights cannot be loaded.
@@ -142,11 +152,12 @@ def build_classifier(
     """
     register()
     config = load_config(model)
+    set_dropout(config, dropout, layerdrop)
     if has_weights(model) and _head_of(config) is not None:
         same_labels = [config.id2label.get(index) for index in range(config.num_labels)] == list(labels)
         same_task = (config.problem_type == MULTI_LABEL) == multi_label
         if same_labels and same_task and _head_of(config) == head_name(head):
-            return load_classifier(model, head)
+            return load_classifier(model, head, config)
     if isinstance(config, AudioclfConfig):
         backbone = random_encoder(encoder_config(config))
         state = _own_weights(model).items()
@@ -162,18 +173,21 @@ def build_classifier(
     return AudioClassifier(backbone, _new_head(head, backbone.config), head_name(head))
 
 
-def load_classifier(model: str, head: str | HeadBuilder | None = None) -> AudioClassifier:
+def load_classifier(
+    model: str, head: str | HeadBuilder | None = None, config: PretrainedConfig | None = None
+) -> AudioClassifier:
     """A classification checkpoint: one of ours, or one that transformers or its Trainer saved.
 
     Args:
         model: Folder or hub id.
         head: Builds the head, for a checkpoint that was trained with one of the user's own.
+        config: The checkpoint's config, where it is to be another than the one that lies there.
 
     Raises:
         CheckpointError: when it cannot be loaded, is no classification checkpoint, or needs `head`.
     """
     register()
-    config = load_config(model)
+    config = load_config(model) if config is None else config
     name = _head_of(config)
     if config.problem_type == "regression":
         raise CheckpointError(f"{model!r} predicts a number (regression), no class: audioclf only has classifiers.")
@@ -223,6 +237,21 @@ def freeze(classifier: AudioClassifier, part: Freeze) -> None:
         )
     classifier.frozen = part
     classifier.frozen_part.requires_grad_(False).eval()
+
+
+def hold(classifier: AudioClassifier) -> None:
+    """Makes the encoder a fixed function, as `freeze` does, until `let_go`."""
+    classifier.held = tuple(parameter for parameter in classifier.backbone.parameters() if parameter.requires_grad)
+    classifier.backbone.requires_grad_(False)
+    classifier.train(classifier.training)
+
+
+def let_go(classifier: AudioClassifier) -> None:
+    """Ends what `hold` began."""
+    for parameter in classifier.held:
+        parameter.requires_grad_(True)
+    classifier.held = ()
+    classifier.train(classifier.training)
 
 
 def place(classifier: AudioClassifier, device: torch.device, frontend: Frontend = "auto") -> AudioClassifier:

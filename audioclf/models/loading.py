@@ -51,6 +51,14 @@ NAMES = {
 """Encoders that go by a short name, and their ids on the hub."""
 
 
+DROPOUTS = (
+    *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "conformer_conv_dropout"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
+)
+"""What the families call the rates of the dropouts within an encoder; no family has all."""
+LAYERDROPS = ("layerdrop", "encoder_layerdrop")
+
+
 class AudioclfConfig(PretrainedConfig):
     """Config of an encoder (its own config, as a dict) with one of audioclf's heads (its name)."""
 
@@ -108,6 +116,24 @@ def load_config(model: Any) -> PretrainedConfig:
             "batch change each other's scores; audioclf does not train such encoders."
         )
     return config
+
+
+def set_dropout(config: PretrainedConfig, dropout: float | None, layerdrop: float | None) -> None:
+    """Changes the rates in a checkpoint's config, before a model is built from it; None leaves them.
+
+    Raises:
+        ConfigError: when encoders of this family have no such thing.
+    """
+    own = encoder_config(config)
+    for option, rate, names in (("dropout", dropout, DROPOUTS), ("layerdrop", layerdrop, LAYERDROPS)):
+        known = [name for name in names if hasattr(own, name)]
+        if rate is not None and not known:
+            raise ConfigError(f"{option}={rate:g}: a model of the kind {own.model_type!r} has none: leave it out.")
+        for name in known if rate is not None else ():
+            if isinstance(config, AudioclfConfig):
+                config.encoder[name] = rate
+            else:
+                setattr(config, name, rate)
 
 
 def load_pretrained(auto_class: Any, model: str, config: PretrainedConfig) -> nn.Module:

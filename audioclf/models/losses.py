@@ -28,7 +28,10 @@ class BinaryCrossEntropy(nn.Module):
 
 
 def build_loss(
-    loss: str | Callable[[PretrainedConfig], Loss], config: PretrainedConfig, positive_weights: Tensor | None = None
+    loss: str | Callable[[PretrainedConfig], Loss],
+    config: PretrainedConfig,
+    positive_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Loss:
     """The loss `(logits (B, C), labels) -> one value a clip (B,)`; labels are (B,), in multi-label data (B, C).
 
@@ -36,13 +39,17 @@ def build_loss(
         loss: `auto` or a callable that builds one, as `TrainConfig.loss`.
         config: The encoder's config, which knows the labels and the task.
         positive_weights: In multi-label data, the weight of each class where a clip has it (C,).
+        label_smoothing: In data of one label a clip, the share of the target that all classes have alike
+            (Szegedy et al. 2016).
 
     Raises:
         ConfigError: when a callable of the user's own builds none.
     """
     if isinstance(loss, str):
         multi_label = config.problem_type == MULTI_LABEL
-        return BinaryCrossEntropy(positive_weights) if multi_label else nn.CrossEntropyLoss(reduction="none")
+        if multi_label:
+            return BinaryCrossEntropy(positive_weights)
+        return nn.CrossEntropyLoss(reduction="none", label_smoothing=label_smoothing)
     advice = (
         "loss= takes a callable that builds a loss from the model's config, for example "
         "lambda config: torch.nn.CrossEntropyLoss(reduction='none', label_smoothing=0.1)."

@@ -1,0 +1,64 @@
+"""What becomes of a run's best checkpoint once training is over."""
+
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint
+from .calibration import divide_logits, fit_temperature
+from .evaluation import Evaluation, evaluate_loader
+from .export import read_metadata, save_pretrained
+from .models.classifier import AudioClassifier, freeze, load_classifier, place
+from .run import Run, described
+
+
+def evaluate_part(
+    run: Run, part: str, model: AudioClassifier | None = None, thresholds: np.ndarray | None = None
+) -> Evaluation:
+    """How a model, by default what the run has come to, does on one part."""
+    return evaluate_loader(
+        model or run.judged,
+        run.loaders[part],
+        run.loss,
+        device=run.device,
+        precision=run.precision,
+        thresholds=thresholds,
+    )
+
+
+def load_best(run: Run) -> AudioClassifier:
+    """The best checkpoint as it lies on disk."""
+    model = place(load_classifier(str(run.output_dir / "best"), run.config.head), run.device, run.config.frontend)
+    freeze(model, run.config.freeze)
+    return model
+
+
+def calibrate(run: Run, model: AudioClassifier) -> tuple[Evaluation, dict[str, Any]]:
+    """Scales the logits of the best checkpoint, `model` and on disk, by the temperature that validation asks for.
+
+    A checkpoint that is scaled already, of a run that had come to its end before, stays as it is. Training never goes
+    on from these weights but from those in `last`.
+
+    Returns:
+        The validation of what is now the best checkpoint; and the `temperature`, None where there is no best one, and
+        loss and `ece` as they were, `uncalibrated`.
+
+    Raises:
+        CheckpointError: when it cannot be written; it is as it was then.
+    """
+    folder = run.output_dir / "best"
+    metadata = read_metadata(str(folder))
+    if "temperature" in metadata:
+        return evaluate_part(run, "valid", model), {name: metadata[name] for name in ("temperature", "uncalibrated")}
+    before = evaluate_part(run, "valid", model)
+    told = {
+        "temperature": fit_temperature(before.logits, run.loaders["valid"].dataset.whole.labels),
+        "uncalibrated": {name: before.metrics[name] for name in ("loss", "ece")},
+    }
+    if told["temperature"] is None:
+        return before, told
+    divide_logits(model, told["temperature"])
+    after = evaluate_part(run, "valid", model)
+    metadata |= {**described(after), **told}
+    checkpoint.write_folder(folder, lambda place: save_pretrained(model, run.extractor, place, metadata))
+    return after, told
