@@ -347,6 +347,7 @@ class TestWhatIsSharedAndFreed:
             return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
         monkeypatch.setattr(audioclf.crossval, "train", counted)
+        gc.collect()  # what an earlier test has left
         models_before = sum(type(thing) is AudioClassifier for thing in gc.get_objects())
         cross_validate(
             clips, 4, output_dir=tmp_path / "out", **{**options, "num_epochs": 1, "num_workers": num_workers}

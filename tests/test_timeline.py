@@ -428,7 +428,7 @@ class TestRefusals:
         threads, files = threading.active_count(), num_open()
         with pytest.raises(AudioError, match=r"cut\.wav': is truncated"):
             classifier.timeline(tmp_path / "cut.wav", window_seconds=0.5)
-        monkeypatch.setattr(type(classifier), "_chunk_probabilities", interrupted)
+        monkeypatch.setattr(type(classifier), "_probabilities", interrupted)
         with pytest.raises(KeyboardInterrupt):
             classifier.timeline(tmp_path / "long.wav", window_seconds=0.5)
         assert threading.active_count() == threads

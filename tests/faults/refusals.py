@@ -39,7 +39,7 @@ OPTIONS = {
     "--device cuda": "device='cuda' is not available",
     "--precision fp8": "fp8",
     "--lr-schedule lineer": "lineer",
-    "--head atention": "head='atention' is not one of mean, attention; did you mean 'attention'?",
+    "--head atention": "head='atention' is not one of mean, attention, mix, multihead, mlp; did you mean 'attention'?",
     "--loss focal": "loss='focal' is not one of auto",
     "--class-weights ballanced": "ballanced",
     "--cache-features True": "cache_features=True keeps what a frozen encoder gives",
