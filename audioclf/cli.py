@@ -28,7 +28,7 @@ class DataOptions:
 
     protocol: str | None = None
     """Official split or variant: for gtzan random or fault-filtered, for speech_commands 35 or 12, for esc50 esc50 or
-    esc10, for demo music, keywords, languages, emotion, environment or events, for a hub data set its
+    esc10, for demo music, music-hard, keywords, languages, emotion, environment or events, for a hub data set its
     configuration."""
     root: str | None = None
     """Where a named data set lies, as a folder or an archive."""

@@ -65,8 +65,8 @@ def load_dataset(
             metadata.csv or metadata.jsonl), a CSV, TSV or JSON-lines manifest, a `datasets.Dataset` or `DatasetDict`,
             or the id of one on the hub.
         protocol: Which official split or variant: for gtzan `random` or `fault-filtered`, for speech_commands `35` or
-            `12`, for esc50 `esc50` or `esc10`, for demo `music`, `keywords`, `languages`, `emotion`, `environment` or
-            `events`, for a hub data set the name of its configuration.
+            `12`, for esc50 `esc50` or `esc10`, for demo `music`, `music-hard`, `keywords`, `languages`, `emotion`,
+            `environment` or `events`, for a hub data set the name of its configuration.
         root: Where a named data set lies, as a folder or an archive; for demo the folder to write it in.
         fold: For data with folds (esc50, urbansound8k, ravdess, crema_d, demo's emotion and environment, or a manifest
             with that column): the one that is test; the others are train.

@@ -10,10 +10,11 @@ from pathlib import Path
 from ...errors import ConfigError
 from ..base import AudioSplits, make_splits
 from ..corpus import choose_protocol, hold_out
-from . import emotion, environment, events, files, keywords, languages, music
+from . import emotion, environment, events, files, keywords, languages, music, music_hard
 
 SETS = {
     "music": music,
+    "music-hard": music_hard,
     "keywords": keywords,
     "languages": languages,
     "emotion": emotion,

@@ -36,7 +36,7 @@ _JAZZ = ((2, 7, 0, 9), (0, 9, 2, 7), (4, 9, 2, 7))
 
 
 @dataclass(frozen=True)
-class _Style:
+class Style:
     """A groove and a manner of playing it; a pair of numbers is the range a clip's value is drawn from.
 
     A pattern has one character a step and repeats: `.` rests, `x` strikes, `?` strikes one time in two, and a digit
@@ -65,41 +65,41 @@ class _Style:
 
 
 # fmt: off
-_STYLES = {
-    "ambient": _Style(
+STYLES = {
+    "ambient": Style(
         (48, 66), 2, (_OPEN, _MAJOR, _MINOR), _POP, attack=(0.5, 1.2), decay=(3.0, 6.0), rolloff=(1.2, 2.2),
         vibrato=0.15, chord="x.......", lead="....?..."),
-    "ballad": _Style(
+    "ballad": Style(
         (60, 78), 4, (_MAJOR, _MINOR), _POP, attack=(0.002, 0.01), decay=(0.35, 0.7), vibrato=0.5,
         chord="0.1.2.3.2.1.2.1.", bass="x...............", lead="....x.......?..."),
-    "chiptune": _Style(
+    "chiptune": Style(
         (120, 150), 8, (_MAJOR, _MINOR), _POP, attack=(0.001, 0.003), decay=(0.05, 0.15), octave=1, rolloff=(0.7, 1.2),
         chord="01230123" * 4, bass="x...x...", hat="....x..."),
-    "disco": _Style(
+    "disco": Style(
         (112, 128), 4, (_MINOR, _SEVENTH), _DARK, attack=(0.002, 0.01), decay=(0.08, 0.2),
         chord="...x..x....x..x.", bass="0.3.0.3.", kick="x...", snare="....x...", hat="..x."),
-    "dub": _Style(
+    "dub": Style(
         (64, 78), 4, (_MINOR, _MAJOR), _DARK, attack=(0.002, 0.008), decay=(0.05, 0.1), glide=-9.0, echo_beats=0.75,
         chord="..x...x...x...x.", bass="x..x....2..x.1..", lead="........x.......", kick="........x.......",
         snare="........x.......", hat="x.?."),
-    "march": _Style(
+    "march": Style(
         (104, 120), 4, (_MAJOR,), _POP, attack=(0.02, 0.05), decay=(0.15, 0.3),
         chord="x...x...x...x.x.", bass="x...2...", kick="x.......", snare="x.xxx.x.x.xxxxxx"),
-    "metal": _Style(
+    "metal": Style(
         (150, 185), 4, (_FIFTH,), _DARK, attack=(0.001, 0.004), decay=(0.03, 0.06), drive=8.0,
         chord="x.xxx.xxx.xxx.x.", bass="x.xxx.xx", kick="xx.x", snare="....x...", hat="x..."),
-    "swing": _Style(
+    "swing": Style(
         (140, 190), 3, (_SEVENTH,), _JAZZ, attack=(0.004, 0.015), decay=(0.06, 0.12), vibrato=0.2,
         chord="x....x......", bass="0..1..2..1..", lead="..?..?..?..?", hat="x..x.x"),
-    "techno": _Style(
+    "techno": Style(
         (126, 142), 4, (_MINOR,), ((0, 0, 0, 0),), attack=(0.002, 0.01), decay=(0.04, 0.12), glide=12.0,
         chord="x..x..x...x..x..", bass="?xx??xx?", kick="x...", hat="xxxx"),
-    "waltz": _Style(
+    "waltz": Style(
         (130, 170), 2, (_MAJOR, _SEVENTH), _POP, attack=(0.01, 0.04), decay=(0.25, 0.4), octave=1, vibrato=0.3,
         tremolo=1.0, chord="..x.x.", bass="x.....", lead="x...x.x.x.?."),
 }
 # fmt: on
-LABELS: tuple[str, ...] = tuple(sorted(_STYLES))
+LABELS: tuple[str, ...] = tuple(sorted(STYLES))
 
 
 def clips() -> list[Clip]:
@@ -128,10 +128,14 @@ def synthesise(style: str, index: int) -> np.ndarray:
         >>> synthesise("waltz", 0).shape
         (66150,)
     """
-    if style not in _STYLES:
+    if style not in STYLES:
         raise DatasetError(f"demo has no style {style!r}; choose one of {', '.join(LABELS)}.")
-    s = _STYLES[style]
     rng = np.random.default_rng([SEED, LABELS.index(style), index])
+    return master(play(STYLES[style], rng), rng, SAMPLING_RATE)
+
+
+def play(s: Style, rng: np.random.Generator) -> np.ndarray:
+    """A stretch of a piece in a style, (T,); key, timbre and mix are drawn."""
     beat = 60 / rng.uniform(*s.bpm)
     step = beat / s.steps_per_beat
     key = rng.uniform(36, 48)  # MIDI number of the lowest tonic; the fraction is the tuning
@@ -182,7 +186,7 @@ def synthesise(style: str, index: int) -> np.ndarray:
         dry = mix.copy()
         for repeat in (1, 2, 3):
             add(mix, 0.5**repeat * dry, int(repeat * s.echo_beats * beat * SAMPLING_RATE))
-    return master(mix, rng, SAMPLING_RATE)
+    return mix
 
 
 def _partials(rng: np.random.Generator, rolloff: tuple[float, float]) -> np.ndarray:
