@@ -225,7 +225,7 @@ class TestFigures:
 
 
 class TestGoingOn:
-    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
     def test_cut_in_the_middle_of_the_second_fold(self, number, done, clips, options, tmp_path):
         """A real process that dies; then the bits of one that did not, and what was finished is not trained anew."""
         own = {**options, "output_dir": str(tmp_path / "out"), "save_steps": 2}

@@ -549,7 +549,9 @@ class TestSignals:
         assert "KeyboardInterrupt" in done.stderr
         assert (tmp_path / "out" / "last").is_dir()
 
-    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(
+        ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    )
     def test_command_line(self, tones, quick, tmp_path, number, status):
         tiny_config().to_json_file(tmp_path / "config.json")
         arguments = ["train", str(tones), "--model", str(tmp_path / "config.json"), "--num-epochs", "100000"]

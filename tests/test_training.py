@@ -511,7 +511,7 @@ class TestOutputFolder:
             audioclf.train(tones, epochs=3)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_a_valid_last_checkpoint(tones, quick, tmp_path, num_workers):
     """As a terminal sends it: to the main process and its workers alike."""
     tiny_config().to_json_file(tmp_path / "config.json")
