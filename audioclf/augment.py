@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import effects
-from .config import check_choice, check_number
+from .checks import check_choice, check_number
 from .errors import ConfigError
 
 Transform = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]

@@ -10,7 +10,8 @@ from scipy.stats import t as student_t
 from tqdm import tqdm
 
 from .checkpoint import write_file
-from .config import TrainConfig, check_int
+from .checks import check_int
+from .config import TrainConfig
 from .crossval import cross_validate
 from .datasets.folds import HowToFold
 from .datasets.load import load_dataset

@@ -1,12 +1,12 @@
 """`TrainConfig`: every option of a training run, documented and checked at the door."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from .checks import check_choice, check_int, check_number, nearest
 from .errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -198,6 +198,11 @@ class TrainConfig:
         for name in ("output_dir", "cache_dir", "model"):
             if isinstance(getattr(self, name), Path):
                 object.__setattr__(self, name, str(getattr(self, name)))
+        self._check_values()
+        self._check_combinations()
+
+    def _check_values(self) -> None:
+        """Each option by itself."""
         for name in (
             *("resume", "overwrite", "random_crop", "deterministic", "progress"),
             *("balanced_sampling", "calibrate"),
@@ -235,6 +240,12 @@ class TrainConfig:
         check_number("valid_fraction", self.valid_fraction, above=0, below=1)
         _check_named_or_callable("head", self.head, HEADS)
         _check_named_or_callable("loss", self.loss, ("auto",))
+        _check_class_weights(self.class_weights)
+        if not self.output_dir:
+            raise ConfigError("output_dir is empty: name a folder for the results.")
+
+    def _check_combinations(self) -> None:
+        """Options that would have no effect, or undo each other."""
         if self.cache_features and self.freeze == "none":
             raise ConfigError(
                 "cache_features=True keeps what a frozen encoder gives, but with freeze='none' all of it is trained: "
@@ -261,7 +272,6 @@ class TrainConfig:
             raise ConfigError(
                 "label_smoothing belongs to the usual loss, and loss= gives one of your own: smooth there."
             )
-        _check_class_weights(self.class_weights)
         if self.calibrate and self.chunk_seconds is not None:
             raise ConfigError(
                 "calibrate=True fits a temperature to whole clips, and with chunk_seconds a clip's score is the mean "
@@ -274,8 +284,6 @@ class TrainConfig:
             )
         if self.resume and self.overwrite:
             raise ConfigError("resume=True goes on with the run that overwrite=True would delete: choose one of them.")
-        if not self.output_dir:
-            raise ConfigError("output_dir is empty: name a folder for the results.")
 
     @classmethod
     def from_overrides(cls, config: "TrainConfig | None", overrides: dict[str, Any]) -> "TrainConfig":
@@ -295,12 +303,6 @@ class TrainConfig:
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
-def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """The end of a sentence: `; did you mean 'x'?` when one of the known names is close, else a full stop."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
 _CHOICES: dict[str, tuple[str, ...]] = {
     "lr_schedule": get_args(LrSchedule),
     "precision": get_args(Precision),
@@ -313,43 +315,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raises `ConfigError` for a value that is not one of the choices."""
-    if value not in choices:
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}")
-
-
 def _check_named_or_callable(name: str, value: str | Callable, choices: tuple[str, ...]) -> None:
     if not callable(value):
         check_choice(name, value, choices)
-
-
-def check_int(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:
-    """Raises `ConfigError` for what is no whole number in the range."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ConfigError(f"{name}={value!r} must be a whole number of at least {minimum}.")
-    if maximum is not None and value > maximum:
-        raise ConfigError(f"{name}={value!r} must be at most {maximum}.")
-
-
-def check_number(
-    name: str,
-    value: Any,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> None:
-    """Raises `ConfigError` for what is no finite number in the range."""
-    # NaN fails every comparison, so each bound is stated as what must hold.
-    holds = isinstance(value, (int, float)) and not isinstance(value, bool)
-    holds = holds and abs(value) != float("inf") and value == value
-    holds = holds and (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
-    holds = holds and (above is None or value > above) and (below is None or value < below)
-    if not holds:
-        words = {"at least": minimum, "at most": maximum, "above": above, "below": below}
-        bounds = " and ".join(f"{word} {bound:g}" for word, bound in words.items() if bound is not None)
-        raise ConfigError(f"{name}={value!r} must be a number {bounds}.")
 
 
 def _check_class_weights(value: Any) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 from . import __version__, checkpoint, resume
-from .config import TrainConfig, check_int
+from .checks import check_int
+from .config import TrainConfig
 from .datasets.folds import Folds, HowToFold, divide
 from .datasets.load import load_dataset
 from .datasets.split import cut_valid

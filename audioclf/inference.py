@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from . import audio
+from .checks import check_int, check_number
 from .collate import make_collator
-from .config import Device, Precision, check_int, check_number
+from .config import Device, Precision
 from .errors import AudioError, ConfigError
 from .evaluation import forward_backing_off, probabilities
 from .export import read_metadata

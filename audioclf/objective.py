@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import ClassWeights, TrainConfig, nearest
+from .checks import nearest
+from .config import ClassWeights, TrainConfig
 from .datasets.base import AudioSplits
 from .errors import ConfigError
 from .metrics import metrics_of

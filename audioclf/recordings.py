@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from . import audio, cache, effects
-from .config import check_number, default_cache_dir
+from .checks import check_number
+from .config import default_cache_dir
 from .datasets.base import file_state
 from .errors import AudioError, ConfigError
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import Device, Precision, check_choice
+from .checks import check_choice
+from .config import Device, Precision
 from .errors import ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from .checks import check_choice, check_int
 from .clips import decode
-from .config import BadAudio, check_choice, check_int
+from .config import BadAudio
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
 from .errors import DatasetError

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .audio import num_samples
-from .config import check_number
+from .checks import check_number
 from .errors import ConfigError
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import HubertConfig
 
-from audioclf.config import HEADS, Metric, TrainConfig, default_cache_dir, nearest
+from audioclf.checks import nearest
+from audioclf.config import HEADS, Metric, TrainConfig, default_cache_dir
 from audioclf.errors import AudioclfError, ConfigError
 
 NAN, INF = float("nan"), float("inf")

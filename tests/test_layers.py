@@ -15,7 +15,7 @@ def name_of(path: Path) -> str:
 
 
 LAYERS = [
-    {"__init__", "errors", "config", "schedule", "accumulate", "interrupt", "allocator", "checkpoint"},
+    {"__init__", "errors", "checks", "config", "schedule", "accumulate", "interrupt", "allocator", "checkpoint"},
     {
         "audio",
         "augment",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..config import nearest
+from ..checks import nearest
 from ..errors import DatasetError
 from . import archive
 from .base import Example

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..config import nearest
+from ..checks import nearest
 from ..errors import DatasetError
 from .base import AudioSource, Example, file_state, split_name
 from .manifest import LABEL_COLUMNS, LABELS_COLUMNS, label_names

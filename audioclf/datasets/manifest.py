@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import nearest
+from ..checks import nearest
 from ..errors import DatasetError
 from .base import SPLIT_NAMES, Example, split_name
 

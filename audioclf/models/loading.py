@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..config import nearest
+from ..checks import nearest
 from ..errors import CheckpointError, ConfigError
 from .backbone import BACKBONES, backbone_of
 
