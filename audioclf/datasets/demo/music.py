@@ -5,7 +5,7 @@ timbre, mix, equaliser, noise and loudness are drawn for each clip from distribu
 share.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -103,14 +103,19 @@ LABELS: tuple[str, ...] = tuple(sorted(STYLES))
 
 
 def clips() -> list[Clip]:
-    """All clips; an index occurs once a style, so no clip is in both splits."""
+    """All clips."""
+    return clips_of(CLIPS_PER_STYLE, synthesise)
+
+
+def clips_of(counts: dict[str, int], make: Callable[[str, int], np.ndarray]) -> list[Clip]:
+    """So many clips a style in each split; an index occurs once a style, so no clip is in two splits."""
     found = []
     for style in LABELS:
         first = 0
-        for split, count in CLIPS_PER_STYLE.items():
+        for split, count in counts.items():
             for index in range(first, first + count):
                 path = f"{split}/{style}/{style}.{index:05d}.wav"
-                found.append(Clip(path, partial(synthesise, style, index), style, split))
+                found.append(Clip(path, partial(make, style, index), style, split))
             first += count
     return found
 

@@ -5,7 +5,6 @@ and has noise nearly as loud as itself. For comparing recipes, which the easy se
 """
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -29,16 +28,8 @@ NOISE_SNR_DB = (0.0, 12.0)
 
 
 def clips() -> list[Clip]:
-    """All clips; an index occurs once a style, so no clip is in two parts."""
-    found = []
-    for style in LABELS:
-        first = 0
-        for split, count in CLIPS_PER_STYLE.items():
-            for index in range(first, first + count):
-                path = f"{split}/{style}/{style}.{index:05d}.wav"
-                found.append(Clip(path, partial(synthesise, style, index), style, split))
-            first += count
-    return found
+    """All clips."""
+    return music.clips_of(CLIPS_PER_STYLE, synthesise)
 
 
 def synthesise(style: str, index: int) -> np.ndarray:
