@@ -16,10 +16,9 @@ from audioclf.models import positional
 TONES = {"high": 3000.0, "low": 300.0, "mid": 950.0}
 RATE = 22_050
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Test processes side by side, each with a thread a core, would wait for each other most of the time.
-    torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+# Bits depend on the number of threads, and the models here are too small to gain by more than one.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 
 def tiny_config(config_class=HubertConfig, **options):
