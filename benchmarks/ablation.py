@@ -1,20 +1,27 @@
-"""What each lever gains: `python benchmarks/ablation.py [--set music-hard] [--seeds 5] [--only NAME ...]`.
+"""What each lever gains: `python benchmarks/ablation.py [--set music-hard] [--seeds 5] [--only NAME ...] [--jobs 1]`.
 
 Every recipe is trained with the same seeds on a demonstration set and compared with the plain one, pair by pair, on the
-test part. Runs are kept in the output folder, so the command goes on where it was cut.
+test part. They start from an encoder that was trained to tell languages and environmental sounds apart, as a user's
+encoder was trained on other sound than the user's; --start random has it untrained. Runs are kept in the output folder,
+so the command goes on where it was cut; with --jobs, several are trained at a time.
 """
 
 import argparse
-import json
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 import audioclf
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from demo_encoder import demo_encoder
 
-PLAIN = {"num_epochs": 8, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "num_workers": 0}
+PLAIN = {"num_epochs": 8, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32"}
 LEVERS = {
     "pieces": {"chunk_seconds": 1.5},
     "random pieces": {"chunk_seconds": 1.5, "random_crop": True},
@@ -33,29 +40,55 @@ LEVERS = {
     "head mlp": {"head": "mlp"},
     "epochs twice": {"num_epochs": 16},
 }
+SOURCES = ("languages", "environment")
+"""The sets that the encoder is trained on first."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", default="music-hard", help="protocol of the demonstration set")
+    parser.add_argument("--start", choices=["pretrained", "random"], default="pretrained", help="the encoder")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
     parser.add_argument("--only", nargs="+", choices=LEVERS, default=list(LEVERS), help="some of the levers")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one thread")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmark_results"), help="folder for runs and figures")
     options = parser.parse_args()
-    found = audioclf.compare(
-        {"plain": {}, **{name: LEVERS[name] for name in options.only}},
-        audioclf.load_dataset("demo", protocol=options.set),
-        seeds=range(options.seeds),
-        output_dir=str(options.out / f"ablation-{options.set}"),
-        model=demo_encoder(),
-        resume=True,
-        progress=False,
-        **PLAIN,
-    )
+    recipes = {"plain": {}, **{name: LEVERS[name] for name in options.only}}
+    shared = {**PLAIN, "device": options.device, "resume": True, "progress": False, "model": demo_encoder()}
+    if options.start == "pretrained":
+        shared["model"] = pretrained_encoder(options.out / "pretrained", shared)
+    data = audioclf.load_dataset("demo", protocol=options.set)
+    folder = options.out / f"ablation-{options.set}-{options.start}"
+    if options.jobs > 1:
+        train_side_by_side(recipes, data, options, folder, shared)
+    found = audioclf.compare(recipes, data, seeds=range(options.seeds), output_dir=folder, **shared)
     for name, difference in found.differences.items():
         print(f"{name:<20} {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]")
-    rows = {name: vars(difference) for name, difference in found.differences.items()}
-    (options.out / f"ablation-{options.set}.json").write_text(json.dumps({"scores": found.scores, **rows}, indent=2))
+
+
+def pretrained_encoder(folder: Path, shared: dict[str, Any]) -> str:
+    """The small encoder after training on sound that none of the comparisons is about."""
+    examples = []
+    for name in SOURCES:
+        for part, clips in audioclf.load_dataset("demo", protocol=name).parts.items():
+            split = "valid" if part == "valid" else "train"
+            examples += [replace(clip, label=f"{name} {clip.label}", split=split, fold=None) for clip in clips]
+    data = audioclf.make_splits(examples, name="sources")
+    return str(audioclf.train(data, output_dir=folder, **{**shared, "num_epochs": 20}).checkpoint_dir)
+
+
+def train_side_by_side(recipes, data, options: argparse.Namespace, folder: Path, shared: dict[str, Any]) -> None:
+    """The runs that `compare` will find there."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, context, torch.set_num_threads, (1,)) as pool:
+        runs = []
+        for seed in range(options.seeds):
+            for name, own in recipes.items():
+                where = {"output_dir": folder / name / f"seed-{seed}", "seed": seed}
+                runs.append(pool.submit(audioclf.train, data, **{**shared, **own, **where}))
+        for run in runs:
+            run.result()
 
 
 if __name__ == "__main__":

@@ -29,11 +29,12 @@ RATE, FILE_RATE, NUM_EPOCHS, BATCH_SIZE = 16_000, 22_050, 2, 8
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=1)
+    made = parser(__doc__, rounds=1, device=True)
     made.add_argument("--clips", type=int, default=24, help="training clips; a quarter as many validate")
     made.add_argument("--seconds", type=float, default=5)
     made.add_argument("--freeze", choices=["none", "feature_encoder", "backbone"], default="feature_encoder")
-    made.add_argument("--precision", default="auto", help="ours; the course's script on a CPU has fp32")
+    made.add_argument("--precision", default="auto", help="ours")
+    made.add_argument("--fp16", action="store_true", help="the course's script in fp16, which needs CUDA")
     made.add_argument("--keep-memory", action="store_true", help="the allocator's settings of our commands, both sides")
     options = made.parse_args()
     rows = {}
@@ -64,7 +65,7 @@ def ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         batch_size=BATCH_SIZE,
         freeze=options.freeze,
         precision=options.precision,
-        device="cpu",
+        device=options.device,
         progress=False,
     )
     whole = time.perf_counter() - began
@@ -112,7 +113,8 @@ def course(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         metric_for_best_model="accuracy",
         report_to="none",
         disable_tqdm=True,
-        use_cpu=True,
+        use_cpu=options.device == "cpu",
+        fp16=options.fp16,
     )
     ends: list[float] = []
 

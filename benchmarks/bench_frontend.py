@@ -1,6 +1,7 @@
 """The waveform CNN in DistilHuBERT's shape: time and memory of transformers' form and ours, side by side.
 
-Usage: python benchmarks/bench_frontend.py [--seconds 10] [--clips 4] [--precision fp32] [--rounds 5] [--json FILE]
+Usage: python benchmarks/bench_frontend.py [--seconds 10] [--clips 4] [--precision fp32] [--device cpu]
+       [--rounds 5] [--json FILE]
 
 The clips of a batch are 100, 90, 80, ... % of its length, as a bucketed batch's are; transformers cannot but compute
 their padding. Rounds are interleaved and medians printed, beside the time that the products alone would take at the
@@ -9,13 +10,12 @@ speed of a large matrix product measured in the same run.
 
 import argparse
 import multiprocessing
-import resource
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
 import transformers
-from measure import interleaved, num_operations, parser, write
+from measure import interleaved, num_operations, parser, peak_gib, write
 
 from audioclf.models.frontend import encode_waveform
 from audioclf.runtime import DTYPES, autocast
@@ -26,7 +26,7 @@ FULL_SIZE = transformers.HubertConfig(num_hidden_layers=2, feat_proj_layer_norm=
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=5)
+    made = parser(__doc__, rounds=5, device=True)
     made.add_argument("--seconds", type=float, default=10)
     made.add_argument("--clips", type=int, default=4)
     made.add_argument("--precision", choices=list(DTYPES), default="fp32")
@@ -36,13 +36,13 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, backward: bool) -> dict[str, dict]:
     """A row a variant, for the forward pass or for both."""
-    shape = (options.clips, options.seconds, options.precision)
+    shape = (options.clips, options.seconds, options.precision, options.device)
     peaks = {}
     for variant in VARIANTS:  # each in a new process, whose peak is its own
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             peaks[variant] = pool.submit(peak_memory, variant, backward, *shape).result()
     passes = {variant: make_pass(variant, backward, *shape) for variant in VARIANTS}
-    rows, speed = interleaved(passes, options.rounds, options.precision)
+    rows, speed = interleaved(passes, options.rounds, options.precision, options.device)
     for variant, row in rows.items():
         row["products alone"] = round(num_operations(passes[variant]) / speed / 1e9, 3)
         row["peak_gib"] = round(peaks[variant], 2)
@@ -50,16 +50,18 @@ def measure(options: argparse.Namespace, backward: bool) -> dict[str, dict]:
     return {"product_gflops": round(speed, 1), **rows}
 
 
-def make_pass(variant: str, backward: bool, clips: int, seconds: float, precision: str) -> Callable[[], None]:
+def make_pass(
+    variant: str, backward: bool, clips: int, seconds: float, precision: str, device: str
+) -> Callable[[], None]:
     """One pass of the CNN over a batch, ready to be called."""
     torch.manual_seed(0)
-    cnn = transformers.HubertModel(FULL_SIZE).feature_extractor.train(backward)
-    waveforms = torch.randn(clips, round(seconds * RATE))
+    cnn = transformers.HubertModel(FULL_SIZE).feature_extractor.train(backward).to(device)
+    waveforms = torch.randn(clips, round(seconds * RATE)).to(device)
     shares = torch.tensor([max(10 - clip, 5) for clip in range(clips)])
     lengths = None if "not" in variant else waveforms.shape[1] * shares // 10
 
     def run() -> None:
-        with torch.inference_mode(not backward), autocast(torch.device("cpu"), precision):
+        with torch.inference_mode(not backward), autocast(torch.device(device), precision):
             if variant == "transformers":
                 frames = cnn(waveforms)
             else:
@@ -71,10 +73,10 @@ def make_pass(variant: str, backward: bool, clips: int, seconds: float, precisio
     return run
 
 
-def peak_memory(variant: str, backward: bool, clips: int, seconds: float, precision: str) -> float:
-    """Peak of this process in GiB after one pass."""
-    make_pass(variant, backward, clips, seconds, precision)()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def peak_memory(variant: str, backward: bool, clips: int, seconds: float, precision: str, device: str) -> float:
+    """Peak in GiB after one pass in a process of its own."""
+    make_pass(variant, backward, clips, seconds, precision, device)()
+    return peak_gib(device)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Classifying clips of 1 to 30 s in DistilHuBERT's shape: audioclf, transformers' pipeline, and its bare model.
 
-Usage: python benchmarks/bench_inference.py [--clips 16] [--batch-size 8] [--precision fp32] [--rounds 2] [--json FILE]
+Usage: python benchmarks/bench_inference.py [--clips 16] [--batch-size 8] [--precision fp32] [--device cpu]
+       [--rounds 2] [--json FILE]
 
 All sides get the same decoded waveforms in one random order, in batches of the same number of clips; transformers in
 fp32, audioclf in the precision asked for, with the largest difference of a score that it makes. The pipeline and the
@@ -9,7 +10,6 @@ bare model (feature extractor, padding, attention mask) take them as they come; 
 """
 
 import multiprocessing
-import resource
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from measure import interleaved, parser, write
+from measure import interleaved, parser, peak_gib, write
 
 import audioclf
 from audioclf.allocator import keep_freed_memory
@@ -28,7 +28,7 @@ RATE = 16_000
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=2)
+    made = parser(__doc__, rounds=2, device=True)
     made.add_argument("--clips", type=int, default=16)
     made.add_argument("--batch-size", type=int, default=8)
     made.add_argument("--precision", choices=list(DTYPES), default="fp32", help="audioclf's; the others have fp32")
@@ -41,8 +41,8 @@ def main() -> None:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 peaks[side] = pool.submit(peak_memory, side, folder, options).result()
         sides = {side: make(side, folder, options) for side in peaks}
-        rows, _ = interleaved(sides, options.rounds)
-        exact, ours = (audioclf.load(folder, device="cpu", precision=p) for p in ("fp32", options.precision))
+        rows, _ = interleaved(sides, options.rounds, device=options.device)
+        exact, ours = (audioclf.load(folder, device=options.device, precision=p) for p in ("fp32", options.precision))
         clips = [{"array": clip, "sampling_rate": RATE} for clip in make_clips(options.clips)]
         difference = float(np.abs(exact.probabilities(clips) - ours.probabilities(clips)).max())
     seconds = sum(len(clip) for clip in make_clips(options.clips)) / RATE
@@ -75,28 +75,28 @@ def make(side: str, folder: str, options) -> Callable[[], None]:
         keep_freed_memory()
     clips, size = make_clips(options.clips), options.batch_size
     if side == "audioclf":
-        classifier = audioclf.load(folder, device="cpu", precision=options.precision)
+        classifier = audioclf.load(folder, device=options.device, precision=options.precision)
         sounds = [{"array": clip, "sampling_rate": RATE} for clip in clips]
         return lambda: classifier(sounds, batch_size=size)
     if side == "pipeline":
-        pipe = transformers.pipeline("audio-classification", model=folder, device="cpu", batch_size=size)
+        pipe = transformers.pipeline("audio-classification", model=folder, device=options.device, batch_size=size)
         return lambda: pipe([{"raw": clip, "sampling_rate": RATE} for clip in clips])
-    model = transformers.AutoModelForAudioClassification.from_pretrained(folder).eval()
+    model = transformers.AutoModelForAudioClassification.from_pretrained(folder).eval().to(options.device)
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
 
     def run() -> None:
         with torch.inference_mode():
             for start in range(0, len(clips), size):
                 batch = extractor(clips[start : start + size], sampling_rate=RATE, padding=True, return_tensors="pt")
-                model(**batch).logits.softmax(-1)
+                model(**batch.to(options.device)).logits.softmax(-1)
 
     return run
 
 
 def peak_memory(side: str, folder: str, options) -> float:
-    """Peak of this process in GiB after one pass."""
+    """Peak in GiB after one pass in a process of its own."""
     make(side, folder, options)()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_gib(options.device)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One optimizer step of DistilHuBERT's full shape: transformers' and torchaudio's models and ours, side by side.
 
 Usage: python benchmarks/bench_train_step.py [--clips 2] [--seconds 30] [--precision fp32] [--freeze none]
-       [--cached] [--keep-memory] [--rounds 3] [--json FILE]
+       [--device cpu] [--cached] [--keep-memory] [--rounds 3] [--json FILE]
 
 Random weights, the config's own dropout of 0.1, train mode; forward, loss, backward, clipping, AdamW: Trainer's recipe.
 All sides run in one process by turns, and medians are printed; peak memory is measured in a process of its own.
@@ -12,26 +12,25 @@ sides alike. --rounds 0 measures memory only.
 
 import argparse
 import multiprocessing
-import resource
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
 import torchaudio
 import transformers
-from measure import interleaved, num_operations, parser, write
+from measure import interleaved, num_operations, parser, peak_gib, write
 
 from audioclf.allocator import keep_freed_memory
 from audioclf.evaluation import forward
 from audioclf.models.classifier import build_classifier, freeze, place
 from audioclf.runtime import DTYPES, autocast
 
-RATE, LABELS, CPU = 16_000, [str(label) for label in range(10)], torch.device("cpu")
+RATE, LABELS = 16_000, [str(label) for label in range(10)]
 SIDES = ("transformers", "torchaudio", "audioclf")
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=3)
+    made = parser(__doc__, rounds=3, device=True)
     made.add_argument("--clips", type=int, default=2)
     made.add_argument("--seconds", type=float, default=30)
     made.add_argument("--precision", choices=list(DTYPES), default="fp32")
@@ -49,7 +48,7 @@ def main() -> None:
         figures[side] = {"peak_gib": round(peaks[side], 2), "audioclf's share of its memory": round(share, 2)}
     if options.rounds:
         steps = {side: make_step(side, options) for side in SIDES}
-        rows, speed = interleaved(steps, options.rounds, options.precision)
+        rows, speed = interleaved(steps, options.rounds, options.precision, options.device)
         for side, row in rows.items():
             row["products alone"] = round(num_operations(steps[side]) / speed / 1e9, 3)
             row["audioclf is times as fast"] = round(row["seconds"] / rows["audioclf"]["seconds"], 2)
@@ -60,44 +59,45 @@ def main() -> None:
 
 def make_step(side: str, options: argparse.Namespace) -> Callable[[], None]:
     """One step of either side on the same batch, ready to be called."""
+    device = torch.device(options.device)
     if options.keep_memory:
         keep_freed_memory()
     torch.manual_seed(0)
     shape = {"num_hidden_layers": 2, "feat_proj_layer_norm": False, "apply_spec_augment": False}
     config = transformers.HubertConfig(final_dropout=0.0, layerdrop=0.0, num_labels=len(LABELS), **shape)
-    values = torch.randn(options.clips, round(options.seconds * RATE))
-    batch = {"input_values": values, "attention_mask": torch.ones(values.shape, dtype=torch.long)}
-    labels = torch.arange(options.clips) % len(LABELS)
+    values = torch.randn(options.clips, round(options.seconds * RATE)).to(device)
+    batch = {"input_values": values, "attention_mask": torch.ones(values.shape, dtype=torch.long, device=device)}
+    labels = torch.arange(options.clips, device=device) % len(LABELS)
     if side == "transformers":
-        model = transformers.AutoModelForAudioClassification.from_config(config)
+        model = transformers.AutoModelForAudioClassification.from_config(config).to(device)
         if options.freeze != "none":
             model.freeze_feature_encoder()
         if options.freeze == "backbone":
             model.freeze_base_model()
 
         def logits() -> torch.Tensor:
-            with autocast(CPU, options.precision):
+            with autocast(device, options.precision):
                 return model(**batch).logits.float()
     elif side == "torchaudio":
-        model = torchaudio_model()
+        model = torchaudio_model().to(device)
         if options.freeze != "none":
             model[0].feature_extractor.requires_grad_(False)
         if options.freeze == "backbone":
             model[0].requires_grad_(False)
 
         def logits() -> torch.Tensor:
-            with autocast(CPU, options.precision):
+            with autocast(device, options.precision):
                 return model[1](model[0].extract_features(values)[0][-1].mean(1)).float()
     else:
-        model = place(build_classifier(config, "mean", LABELS), CPU)
+        model = place(build_classifier(config, "mean", LABELS), device)
         freeze(model, options.freeze)
         if options.cached:
-            with torch.no_grad(), autocast(CPU, options.precision):
+            with torch.no_grad(), autocast(device, options.precision):
                 features = model.eval().features(values).to(DTYPES[options.precision])
             batch = {"features": features, "num_frames": torch.full((options.clips,), features.shape[1])}
 
         def logits() -> torch.Tensor:
-            return forward(model, batch, CPU, options.precision)
+            return forward(model, batch, device, options.precision)
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=5e-5, fused=True)
@@ -136,11 +136,11 @@ def torchaudio_model() -> torch.nn.Sequential:
 
 
 def peak_memory(side: str, options: argparse.Namespace) -> float:
-    """Peak of this process in GiB after two steps."""
+    """Peak in GiB after two steps in a process of its own."""
     step = make_step(side, options)
     step()
     step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_gib(options.device)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +18,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from audioclf.runtime import DTYPES
 
 
-def parser(description: str, rounds: int) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark has."""
+def parser(description: str, rounds: int, device: bool = False) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has, and `--device` for those that can compute on a GPU."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, default=rounds, help="rounds that count; one more warms up")
     made.add_argument("--json", type=Path, help="file for the figures")
+    if device:
+        made.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     return made
 
 
 def interleaved(
-    sides: dict[str, Callable[[], Any]], rounds: int, precision: str = "fp32"
+    sides: dict[str, Callable[[], Any]], rounds: int, precision: str = "fp32", device: str = "cpu"
 ) -> tuple[dict[str, dict[str, float]], float]:
     """Median, least and most seconds of each side, and the median speed of a plain product in GFLOP/s.
 
@@ -35,16 +38,30 @@ def interleaved(
     times: dict[str, list[float]] = {side: [] for side in sides}
     speeds = []
     for _ in range(rounds + 1):
-        speeds.append(product_speed(precision))
+        speeds.append(product_speed(precision, device))
         for side, run in sides.items():
-            began = time.perf_counter()
-            run()
-            times[side].append(time.perf_counter() - began)
+            times[side].append(seconds_of(run, device))
     rows = {}
     for side, seconds in times.items():
         low, median, high = np.quantile(seconds[1:], (0, 0.5, 1)).round(4).tolist()
         rows[side] = {"seconds": median, "least": low, "most": high}
     return rows, float(np.median(speeds))
+
+
+def seconds_of(run: Callable[[], Any], device: str) -> float:
+    """Seconds until all that it started on the device is done."""
+    began = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def peak_gib(device: str) -> float:
+    """Most memory so far in GiB: of the tensors on a GPU, else of the process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def write(options: argparse.Namespace, figures: dict[str, Any]) -> None:
@@ -60,6 +77,7 @@ def machine() -> dict[str, Any]:
     """What a figure depends on."""
     return {
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -81,14 +99,15 @@ def _gradient_operations(grad: list[int], _: list[int], weight: list[int], *rest
     return 2 * math.prod(grad) * math.prod(weight[1:]) * (needs_inputs + needs_weights)
 
 
-def product_speed(precision: str) -> float:
-    """GFLOP/s of a product of the CNN's second layer's shape, the best of five."""
-    rows, inner, columns = 2048, 1024, 512
-    left, right = (torch.randn(shape).to(DTYPES[precision]) for shape in ((rows, inner), (inner, columns)))
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
+def product_speed(precision: str, device: str) -> float:
+    """GFLOP/s of a product of the CNN's second layer's shape, with more rows on a GPU; the best of five."""
+    rows, inner, columns = 2048 if device == "cpu" else 65_536, 1024, 512
+    shapes = ((rows, inner), (inner, columns))
+    left, right = (torch.randn(shape, device=device).to(DTYPES[precision]) for shape in shapes)
+
+    def products() -> None:
         for _ in range(5):
             left @ right
-        best = min(best, (time.perf_counter() - began) / 5)
+
+    best = min(seconds_of(products, device) for _ in range(5)) / 5
     return 2 * rows * inner * columns / best / 1e9
