@@ -125,6 +125,9 @@ class TrainConfig:
     freeze: Freeze = "none"
     """Part of the encoder that is not trained: nothing, its waveform CNN, or all of it."""
 
+    lora_rank: int | None = None
+    """Train additions of this rank to the encoder's layers, not its weights (LoRA, extra `lora`); merged in `best`."""
+
     dropout: float | None = None
     """Rate of every dropout within the encoder, in [0, 1); those of its config when not given."""
 
@@ -218,7 +221,7 @@ class TrainConfig:
             raise ConfigError(f"cache_features={self.cache_features!r} must be True or False, or left out.")
         for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
             check_int(name, getattr(self, name), minimum=1)
-        for name in ("eval_batch_size", "patience", "save_steps", "head_first_steps"):
+        for name in ("eval_batch_size", "patience", "save_steps", "head_first_steps", "lora_rank"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), minimum=1)
         check_int("num_workers", self.num_workers, minimum=0)
@@ -262,12 +265,17 @@ class TrainConfig:
                 f"chunk_seconds={self.chunk_seconds:g} cuts no clip, as none is longer than max_seconds="
                 f"{self.max_seconds:g}: give shorter pieces, a larger max_seconds, or leave it out."
             )
-        for name in ("layer_decay", "head_first_steps", "dropout", "layerdrop"):
+        for name in ("layer_decay", "head_first_steps", "dropout", "layerdrop", "lora_rank"):
             if getattr(self, name) is not None and self.freeze == "backbone":
                 raise ConfigError(
                     f"{name}={getattr(self, name)} is about training the encoder, all of which freeze='backbone' "
                     "freezes: leave one of the two out."
                 )
+        if self.lora_rank is not None and self.ema_decay is not None:
+            raise ConfigError(
+                "ema_decay averages weights, and lora_rank trains factors of weights, whose average gives no such "
+                "product: leave one of the two out."
+            )
         if self.label_smoothing and self.loss != "auto":
             raise ConfigError(
                 "label_smoothing belongs to the usual loss, and loss= gives one of your own: smooth there."

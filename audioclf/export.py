@@ -15,6 +15,7 @@ from .models.backbone import backbone_of
 from .models.classifier import AudioClassifier
 from .models.hf import AudioclfForAudioClassification
 from .models.loading import AudioclfConfig
+from .models.lora import plain_state
 
 METADATA_FILE = "audioclf.json"
 
@@ -57,7 +58,7 @@ def to_json(content: dict[str, Any]) -> str:
 
 
 def _transformers_form(classifier: AudioClassifier) -> tuple[PretrainedConfig, dict[str, Tensor]]:
-    """Config and tensors under the names of the class that opens them in transformers; no tensor is copied."""
+    """Config and tensors under the names of the class that opens them in transformers; none is copied without need."""
     if classifier.head_name == "mean":
         # Looked up, not built: building a model draws random numbers, which would change the run that saves it.
         known = MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING[type(classifier.config)]
@@ -74,5 +75,5 @@ def _transformers_form(classifier: AudioClassifier) -> tuple[PretrainedConfig, d
         )
         backbone, head = "backbone.", "head."
     config.architectures = [architecture]
-    state = {backbone + key: value for key, value in classifier.backbone.state_dict().items()}
+    state = {backbone + key: value for key, value in plain_state(classifier.backbone).items()}
     return config, state | {head + key: value for key, value in classifier.head.state_dict().items()}

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from . import checkpoint
+from . import checkpoint, ema
 from .clips import DecodedSplits
 from .config import TrainConfig
 from .datasets.base import AudioSplits
-from .ema import own_weights
 from .errors import CheckpointError, ConfigError
 from .evaluation import Evaluation
 from .export import read_metadata, save_pretrained
+from .models import lora
 from .run import Run, State
 from .runtime import random_state, set_random_state
 
@@ -206,8 +206,7 @@ def restore(run: Run, saved: Saved) -> None:
         setattr(run.state, field.name, getattr(saved.state, field.name))
     run.optimizer.load_state_dict(training["optimizer"])
     run.scaler.load_state_dict(training["scaler"])
-    if run.averaged is not None:
-        run.model.load_state_dict(training["weights"], strict=False)  # the checkpoint's own are the average
+    run.model.load_state_dict(training["weights"], strict=False)
     if isinstance(run.train_loss, nn.Module):
         run.train_loss.load_state_dict(training["loss"])
     run.log.losses = [loss.to(run.device) for loss in training["log_losses"]]
@@ -247,7 +246,7 @@ def _training_state(run: Run) -> dict[str, Any]:
         }
     return {
         "state": state,
-        **({} if run.averaged is None else {"weights": own_weights(run.model, run.averaged)}),
+        "weights": _weights_not_exported(run),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
         "loss": run.train_loss.state_dict() if isinstance(run.train_loss, nn.Module) else {},
@@ -256,6 +255,13 @@ def _training_state(run: Run) -> dict[str, Any]:
         "random": random_state(),
         "history": json.dumps(run.reporter.history),
     }
+
+
+def _weights_not_exported(run: Run) -> dict[str, Tensor]:
+    """Those of the trained model that the checkpoint's are not: it has their average, or LoRA merged into them."""
+    if run.averaged is not None:
+        return ema.own_weights(run.model, run.averaged)
+    return {f"backbone.{name}": value for name, value in lora.own_weights(run.model.backbone).items()}
 
 
 def _short(value: Any) -> str:

@@ -26,6 +26,7 @@ from .metrics import NAMES
 from .models.backbone import lengths_heard
 from .models.classifier import build_classifier
 from .models.loading import encoder_config, load_config, load_feature_extractor, resolve
+from .models.lora import add_lora
 from .predictions import PREDICTIONS_FILE, write_predictions
 from .progress import board_errors_told_once, calibration_line, results_table
 from .run import Run, output_folder, set_up
@@ -132,6 +133,8 @@ def _run(
     rates = {"dropout": config.dropout, "layerdrop": config.layerdrop}
     model = build_classifier(source, config.head, splits.labels, splits.multi_label, **rates)
     earlier = None if saved is None else (saved.history, saved.state.step + saved.state.skipped_steps)
+    if config.lora_rank is not None:
+        add_lora(model.backbone, config.lora_rank)
     run = set_up(config, device, output_dir, splits, decoded, model, extractor, earlier)
     try:
         _announce(run, splits, decoded, saved)

@@ -58,6 +58,7 @@ def choice(name: str, choices: str, near: tuple[str, str]) -> list:
         *number("max_grad_norm", "above 0", (0, -1)),
         *number("max_seconds", "above 0", (0, -1)),
         *whole("head_first_steps", 1),
+        *whole("lora_rank", 1),
         *number("layer_decay", "above 0 and below 1", (0, 1, 1.0, -0.1, 2)),
         *number("ema_decay", "above 0 and below 1", (0, 1, 1.0, -0.1, 2)),
         *number("label_smoothing", "at least 0 and below 1", (-0.1, 1)),
@@ -95,7 +96,8 @@ def test_switches_are_true_or_false(name, value):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("layer_decay", 0.5), ("head_first_steps", 3), ("dropout", 0.0), ("layerdrop", 0.1)]
+    ("name", "value"),
+    [("layer_decay", 0.5), ("head_first_steps", 3), ("dropout", 0.0), ("layerdrop", 0.1), ("lora_rank", 4)],
 )
 def test_nothing_is_asked_of_a_frozen_encoder(name, value):
     fails(

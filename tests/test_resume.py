@@ -201,7 +201,7 @@ LEVERS = {
 
 
 class TestLevers:
-    @pytest.mark.parametrize("names", [*([name] for name in LEVERS), list(LEVERS)], ids="+".join)
+    @pytest.mark.parametrize("names", [*([name] for name in LEVERS), list(LEVERS), ["lora_rank"]], ids="+".join)
     def test_interrupted(self, tones, quick, tmp_path, monkeypatch, names):
         """The signal comes with so many micro-batches, within the head's first steps and after them."""
         at, calls, original = 0, 0, step.clip_losses
@@ -214,7 +214,7 @@ class TestLevers:
             return original(*arguments)
 
         monkeypatch.setattr(step, "clip_losses", cutting)
-        options = {**quick, **HARD, **{name: LEVERS[name] for name in names}, "loss": "auto", "num_epochs": 2}
+        options = {**quick, **HARD, **{name: LEVERS.get(name, 2) for name in names}, "loss": "auto", "num_epochs": 2}
         whole = audioclf.train(tones, output_dir=tmp_path / "whole", **options)
         result = None
         for cut in (3, 7, 5, 0):
@@ -348,6 +348,7 @@ class TestWhatMayChange:
             {"layer_decay": 0.5},
             {"head_first_steps": 3},
             {"ema_decay": 0.5},
+            {"lora_rank": 4},
             {"balanced_sampling": True},
             {"dropout": 0.1},
             {"calibrate": True},
