@@ -75,7 +75,7 @@ def pretrained_encoder(folder: Path, shared: dict[str, Any]) -> str:
             split = "valid" if part == "valid" else "train"
             examples += [replace(clip, label=f"{name} {clip.label}", split=split, fold=None) for clip in clips]
     data = audioclf.make_splits(examples, name="sources")
-    return str(audioclf.train(data, output_dir=folder, **{**shared, "num_epochs": 20}).checkpoint_dir)
+    return str(audioclf.train(data, output_dir=folder, **{**shared, "num_epochs": 8}).checkpoint_dir)
 
 
 def train_side_by_side(recipes, data, options: argparse.Namespace, folder: Path, shared: dict[str, Any]) -> None:
