@@ -24,7 +24,7 @@ from .metrics import (
 )
 from .models.classifier import AudioClassifier
 from .pieces import pool
-from .runtime import at_least_fp32, autocast
+from .runtime import at_least_fp32, autocast, unchanged_random_state
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def evaluate_loader(
     model.eval()
     rows, max_clips = loader.dataset, None
     logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    with torch.inference_mode(), contextlib.closing(prefetch(loader)) as batches:
+    with torch.inference_mode(), unchanged_random_state(), contextlib.closing(prefetch(loader)) as batches:
         for batch in batches:
             of_batch, max_clips = forward_backing_off(model, batch, device, precision, rows.names, max_clips)
             logits[batch["index"]] = of_batch.cpu()

@@ -27,7 +27,7 @@ from .config import default_cache_dir
 from .errors import AudioclfError
 from .models.backbone import backbone_of
 from .models.classifier import AudioClassifier
-from .runtime import DTYPES, autocast
+from .runtime import DTYPES, autocast, unchanged_random_state
 
 STORED_AS = {"fp32": np.float32, "fp16": np.float16, "bf16": np.int16}
 """NumPy's type on disk for each precision; it has no bf16, so the bits are kept as they are."""
@@ -149,7 +149,7 @@ def cache_features(
                 f"{part.names[index]}: its decoded audio in {str(part.store.folder)!r} cannot be read ({error}); run "
                 "again to have it decoded anew."
             ) from error
-        with torch.inference_mode(), autocast(device, precision):
+        with torch.inference_mode(), unchanged_random_state(), autocast(device, precision):
             features = model.features(batch["input_values"].to(device))[0]
         features = features.to(DTYPES[precision]).cpu()
         return (features.view(torch.int16) if precision == "bf16" else features).numpy()

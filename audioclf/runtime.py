@@ -104,6 +104,16 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
+def unchanged_random_state() -> Iterator[None]:
+    """What is drawn inside changes nothing outside: layers of older transformers draw in evaluation too."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
+@contextlib.contextmanager
 def deterministic_algorithms(enabled: bool) -> Iterator[None]:
     """Inside, torch uses algorithms that give the same bits each time; its flags are restored on leaving.
 
