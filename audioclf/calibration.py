@@ -1,7 +1,11 @@
-"""Scores that mean what they say: temperature scaling, folded into the weights. Shapes: N clips, C classes."""
+"""Scores that mean what they say: temperature scaling, folded into the weights.
+
+Shapes: N clips, P pieces of them, C classes.
+"""
 
 import numpy as np
 import torch
+from scipy.special import expit, log_softmax
 from torch import nn
 
 from .errors import ConfigError
@@ -12,30 +16,33 @@ EXTREME = 100.0
 """Temperatures beyond this, or below its inverse, are none: the loss then falls on and on."""
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float | None:
+def fit_temperature(logits: np.ndarray, targets: np.ndarray, firsts: np.ndarray | None = None) -> float | None:
     """The temperature by which logits are divided for the lowest cross entropy on these clips.
 
-    The loss is convex in its inverse, so the zero of the derivative is found by bisection.
+    It is where the derivative by its inverse is zero, found by bisection: for whole clips, whose loss is convex in the
+    inverse, the only such place.
 
     Args:
-        logits: Of each clip, (N, C).
+        logits: Of each clip, or each of its pieces, (P, C).
         targets: Class of each clip, (N,); of multi-label data which it has, (N, C) of 0 and 1, and the cross entropy is
             that of each class by itself.
+        firsts: Row of each clip's first piece, (N,), where a clip's probabilities are the means of its pieces'.
 
     Returns:
         The temperature; None where there is no best one, as when every clip is told right.
 
     Source: Guo et al. (2017), "On calibration of modern neural networks".
     """
-    values, wanted = torch.from_numpy(logits).double(), torch.from_numpy(targets)
-    multi_label = wanted.ndim == 2
-    if not multi_label:
-        wanted = nn.functional.one_hot(wanted.long(), values.shape[1])
+    values = np.asarray(logits, dtype=np.float64)
+    firsts = np.arange(len(values)) if firsts is None else firsts
+    counts = np.diff([*firsts, len(values)])
+    wanted = np.repeat(targets, counts, axis=0)
 
     def slope(inverse: float) -> float:
-        scaled = values * inverse
-        scores = scaled.sigmoid() if multi_label else scaled.softmax(dim=1)
-        return float(((scores - wanted.double()) * values).sum())
+        log_right, steepness = _of_the_right_answer(values, wanted, inverse)
+        # A piece counts by its share of the clip's probability.
+        whole = np.repeat(np.logaddexp.reduceat(log_right, firsts, axis=0), counts, axis=0)
+        return float(-(np.exp(log_right - whole) * steepness).sum())
 
     low, high = 1 / EXTREME, EXTREME
     if not slope(low) < 0 < slope(high):
@@ -44,6 +51,16 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float | None:
         middle = (low * high) ** 0.5
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     return 1 / high
+
+
+def _of_the_right_answer(values: np.ndarray, wanted: np.ndarray, inverse: float) -> tuple[np.ndarray, np.ndarray]:
+    """Its log probability at an inverse temperature, and the derivative: (P,), or in multi-label data (P, C)."""
+    if wanted.ndim == 2:
+        signed = np.where(wanted > 0, values, -values)
+        return -np.logaddexp(0, -signed * inverse), signed * expit(-signed * inverse)
+    log_scores = log_softmax(values * inverse, axis=1)
+    rows = np.arange(len(values)), wanted
+    return log_scores[rows], values[rows] - (np.exp(log_scores) * values).sum(axis=1)
 
 
 def divide_logits(model: AudioClassifier, temperature: float) -> None:

@@ -4,13 +4,15 @@ Every function here is a subcommand; tyro reads its options from the signature a
 Heavy modules are imported inside, so that `--help` is quick.
 """
 
+import argparse
+import functools
 import json
 import shlex
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -18,6 +20,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from .allocator import keep_freed_memory
 from .config import Device, Precision, TrainConfig, default_cache_dir
 from .errors import AudioclfError, AudioError, ConfigError
+from .recipes import Recipe
 
 USAGE_ERROR = 2
 
@@ -47,6 +50,7 @@ class DataOptions:
 def train(
     data: Positional[str],
     valid: str | None = None,
+    recipe: Recipe = "course",
     options: OmitArgPrefixes[DataOptions] = DataOptions(),
     config: OmitArgPrefixes[TrainConfig] = TrainConfig(),
 ) -> int:
@@ -57,6 +61,8 @@ def train(
             a CSV, TSV or JSON-lines manifest, or a hub data set id.
         valid: Validation data of its own, read with the same columns and labels; else the data's valid part, else a
             share of train.
+        recipe: Options that go together and take the place of the defaults: the course's, fast (its waveform CNN
+            frozen, and computed once) or best (augmentation, random pieces, more epochs).
         options: How to read the data set.
         config: Options of the run.
     """
@@ -77,6 +83,7 @@ def cross_validate(
     data: Positional[str],
     folds: str = "official",
     seeds: tuple[int, ...] | None = None,
+    recipe: Recipe = "course",
     options: OmitArgPrefixes[DataOptions] = DataOptions(),
     config: OmitArgPrefixes[TrainConfig] = TrainConfig(),
 ) -> int:
@@ -87,6 +94,7 @@ def cross_validate(
         folds: official (those that the data brings), group (leave out one group, a speaker, after the other), or a
             number of folds.
         seeds: A run with each of them for every fold; the one of --seed when not given.
+        recipe: As for train.
         options: How to read the data set.
         config: Options of each run.
     """
@@ -241,9 +249,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     arguments = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()  # the process is ours to tune
+    config = TrainConfig.from_overrides(None, {"recipe": _recipe_in(arguments)})
     commands = {
-        "train": train,
-        "cross-validate": cross_validate,
+        "train": functools.partial(train, config=config),
+        "cross-validate": functools.partial(cross_validate, config=config),
         "evaluate": evaluate,
         "predict": predict,
         "cache": cache,
@@ -265,6 +274,16 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         sys.stderr.close()
         return 0
+
+
+def _recipe_in(arguments: list[str]) -> str:
+    """The recipe that is asked for, found before the rest is parsed, as the defaults of other options depend on it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--recipe", choices=get_args(Recipe), default="course")
+    try:
+        return parser.parse_known_args(arguments)[0].recipe
+    except argparse.ArgumentError:
+        return "course"  # tyro says what is wrong with it
 
 
 def _tell_how_to_resume(arguments: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from .checks import check_choice, check_int, check_number, nearest
 from .errors import ConfigError
+from .recipes import options_of
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
@@ -280,11 +281,6 @@ class TrainConfig:
             raise ConfigError(
                 "label_smoothing belongs to the usual loss, and loss= gives one of your own: smooth there."
             )
-        if self.calibrate and self.chunk_seconds is not None:
-            raise ConfigError(
-                "calibrate=True fits a temperature to whole clips, and with chunk_seconds a clip's score is the mean "
-                "of its pieces': leave one of the two out."
-            )
         if self.balanced_sampling and self.class_weights == "balanced":
             raise ConfigError(
                 "class_weights='balanced' and balanced_sampling=True both make up for rare classes, and would do so "
@@ -295,16 +291,18 @@ class TrainConfig:
 
     @classmethod
     def from_overrides(cls, config: "TrainConfig | None", overrides: dict[str, Any]) -> "TrainConfig":
-        """`config` (or the defaults) with some options replaced.
+        """`config` (or the defaults) with some options replaced, those of a `recipe` first.
 
         Raises:
             ConfigError: for an unknown option, with the nearest known name.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         for name in overrides:
-            if name not in names:
+            if name not in (*names, "recipe"):
                 raise ConfigError(f"There is no option {name!r}{nearest(name, names)}")
-        return dataclasses.replace(config or cls(), **overrides)
+        changes = {**options_of(overrides.get("recipe", "course")), **overrides}
+        changes.pop("recipe", None)
+        return dataclasses.replace(config or cls(), **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable form; a callable or a config object is given by its name."""

@@ -64,14 +64,8 @@ def evaluate_loader(
         thresholds: Of multi-label data, the scores (C,) from which a class counts as detected; when not given, those
             with the best F1 on these very clips.
     """
-    model.eval()
-    rows, max_clips = loader.dataset, None
-    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    with torch.inference_mode(), unchanged_random_state(), contextlib.closing(prefetch(loader)) as batches:
-        for batch in batches:
-            of_batch, max_clips = forward_backing_off(model, batch, device, precision, rows.names, max_clips)
-            logits[batch["index"]] = of_batch.cpu()
-    clips = rows.whole
+    rows, clips = loader.dataset, loader.dataset.whole
+    logits = evaluated_logits(model, loader, device, precision)
     if rows.firsts is not None:
         logits = pool(logits, rows.firsts, model.multi_label)
     with torch.inference_mode():
@@ -85,6 +79,18 @@ def evaluate_loader(
     scores = probabilities(torch.from_numpy(logits), model.multi_label).numpy()
     told = {"loss": float(losses.cpu().double().mean()), "ece": _calibration_error(scores, clips.labels)}
     return replace(evaluation, metrics={**told, **evaluation.metrics}, logits=logits)
+
+
+def evaluated_logits(model: AudioClassifier, loader: DataLoader, device: torch.device, precision: str) -> np.ndarray:
+    """Logits (P, C) float32 of the loader's rows, clips or pieces of them, by the model in evaluation mode."""
+    model.eval()
+    rows, max_clips = loader.dataset, None
+    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    with torch.inference_mode(), unchanged_random_state(), contextlib.closing(prefetch(loader)) as batches:
+        for batch in batches:
+            of_batch, max_clips = forward_backing_off(model, batch, device, precision, rows.names, max_clips)
+            logits[batch["index"]] = of_batch.cpu()
+    return logits
 
 
 def _calibration_error(scores: np.ndarray, targets: np.ndarray) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import checkpoint
 from .calibration import divide_logits, fit_temperature
-from .evaluation import Evaluation, evaluate_loader
+from .evaluation import Evaluation, evaluate_loader, evaluated_logits
 from .export import read_metadata, save_pretrained
 from .models.classifier import AudioClassifier, freeze, load_classifier, place
 from .run import Run, described
@@ -51,8 +51,11 @@ def calibrate(run: Run, model: AudioClassifier) -> tuple[Evaluation, dict[str, A
     if "temperature" in metadata:
         return evaluate_part(run, "valid", model), {name: metadata[name] for name in ("temperature", "uncalibrated")}
     before = evaluate_part(run, "valid", model)
+    loader, logits = run.loaders["valid"], before.logits
+    if loader.dataset.firsts is not None:
+        logits = evaluated_logits(model, loader, run.device, run.precision)
     told = {
-        "temperature": fit_temperature(before.logits, run.loaders["valid"].dataset.whole.labels),
+        "temperature": fit_temperature(logits, loader.dataset.whole.labels, loader.dataset.firsts),
         "uncalibrated": {name: before.metrics[name] for name in ("loss", "ece")},
     }
     if told["temperature"] is None:

@@ -63,7 +63,7 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
         data: `gtzan`, `demo`, a folder, a manifest, a `datasets` object, a hub id, or what `load_dataset` returns.
         valid: Validation data of its own, in any of these forms; else the data's valid part, else a share of train.
         config: The options; the defaults are the course recipe.
-        **overrides: Single options, which go before those in `config`.
+        **overrides: Single options, which go before those in `config`; `recipe="fast"` or `"best"` sets several.
 
     Returns:
         The metrics, the history and where the best checkpoint is.

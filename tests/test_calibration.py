@@ -12,7 +12,7 @@ import torch
 import transformers
 from conftest import TONES
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, softmax
 from test_backbones import CONFIGS
 
 import audioclf
@@ -54,6 +54,34 @@ class TestTemperature:
 
         best = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-10})
         assert fit_temperature(logits, targets) == pytest.approx(math.exp(-best.x), rel=1e-5)
+
+    @pytest.mark.parametrize("multi_label", [False, True])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_pieces_against_scipy(self, seed, multi_label):
+        """The probability of a clip, a mean over its pieces, and not of each piece by itself."""
+        rng = np.random.default_rng(seed)
+        counts = rng.integers(1, 6, 80)
+        logits = np.repeat(rng.normal(0, 4, (80, 5)), counts, axis=0) + rng.normal(0, 3, (counts.sum(), 5))
+        firsts = np.cumsum(counts) - counts
+
+        def clip_scores(inverse: float) -> np.ndarray:
+            scores = expit(logits * inverse) if multi_label else softmax(logits * inverse, axis=1)
+            return np.array([piece.mean(axis=0) for piece in np.split(scores, firsts[1:])])
+
+        drawn = clip_scores(1 / rng.uniform(0.5, 4))
+        if multi_label:
+            targets = (rng.random(drawn.shape) < drawn).astype(np.float32)
+        else:
+            targets = np.array([rng.choice(5, p=row / row.sum()) for row in drawn])
+
+        def loss(log_inverse: float) -> float:
+            scores = clip_scores(math.exp(log_inverse))
+            if multi_label:
+                return -np.log(np.where(targets > 0, scores, 1 - scores)).mean()
+            return -np.log(scores[np.arange(len(scores)), targets]).mean()
+
+        best = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-10})
+        assert fit_temperature(logits, targets, firsts) == pytest.approx(math.exp(-best.x), rel=1e-5)
 
     def test_the_slope_is_zero_there(self):
         """To more digits than a minimiser of the loss can tell."""
@@ -234,6 +262,18 @@ class TestARun:
             f"Calibrated by temperature {end['temperature']:.3g}: validation loss {before['loss']:.4f} -> "
             f"{after['loss']:.4f}, calibration error {before['ece']:.4f} -> {after['ece']:.4f}"
         ) in capsys.readouterr().out
+
+
+def test_a_run_on_pieces(doubtful, quick, tmp_path):
+    """The loss of validation's clips falls, and the checkpoint gives these scores to whoever loads it."""
+    options = {**quick, "num_epochs": 5, "chunk_seconds": 0.2, "calibrate": True}
+    result = audioclf.train(doubtful, output_dir=tmp_path / "out", **options)
+    before, after = result.history[-1]["uncalibrated"], result.best_metrics
+    assert result.history[-1]["temperature"] > 1
+    assert after["loss"] < before["loss"]
+    assert after["ece"] < before["ece"] / 2
+    metrics = audioclf.evaluate(result.checkpoint_dir, doubtful, "valid", cache_dir=quick["cache_dir"])
+    assert metrics["loss"] == pytest.approx(after["loss"], abs=1e-5)
 
 
 def test_multi_label(quick, tmp_path):

@@ -9,6 +9,7 @@ from conftest import tiny_config
 
 import audioclf
 from audioclf.cli import main
+from audioclf.recipes import RECIPES
 
 
 def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess:
@@ -60,6 +61,8 @@ def test_train_evaluate_predict(tones, tmp_path, capsys):
         (["train", "{tones}", "--learning-rate", "nan"], "learning_rate=nan must be a number above 0."),
         (["train", "{tones}", "--model", "./nowhere"], "audioclf: model='./nowhere': no such folder or file."),
         (["train", "{tones}", "--learning-rat", "1"], "--learning-rate"),
+        (["train", "{tones}", "--recipe", "bets"], "invalid choice 'bets' for argument '--recipe'."),
+        (["train", "{tones}", "--recipe"], "Missing value for argument '--recipe'."),
         (["train"], "required"),
         (["evaluate", "./nowhere", "{tones}"], "audioclf: model='./nowhere': no such folder or file."),
         (["predict", "./nowhere"], "audioclf: name at least one audio file."),
@@ -84,6 +87,16 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, sentence, tones, tmp_
 def test_no_traceback_in_a_real_process(tmp_path):
     done = run("train", "./nowhere", "--output-dir", tmp_path / "out", status=2)
     assert done.stderr == "audioclf: './nowhere': no such file or folder.\n"
+
+
+def test_a_recipe_and_an_option_of_its_own(tones, tmp_path):
+    tiny_config().to_json_file(tmp_path / "tiny.json")
+    options = ["--output-dir", tmp_path / "out", "--cache-dir", tmp_path / "cache", "--model", tmp_path / "tiny.json"]
+    run("train", tones, "--recipe=best", "--num-epochs", 1, "--augment", "light", *options)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    expected = {**RECIPES["best"], "num_epochs": 1, "augment": "light"}
+    assert {name: config[name] for name in expected} == expected
+    assert config["batch_size"] == 8
 
 
 def test_help_tells_the_options():

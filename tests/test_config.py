@@ -12,6 +12,7 @@ from transformers import HubertConfig
 from audioclf.checks import nearest
 from audioclf.config import HEADS, Metric, TrainConfig, default_cache_dir
 from audioclf.errors import AudioclfError, ConfigError
+from audioclf.recipes import RECIPES
 
 NAN, INF = float("nan"), float("inf")
 
@@ -121,8 +122,6 @@ def test_levers_that_exclude_each_other():
         class_weights="balanced",
         balanced_sampling=True,
     )
-    with pytest.raises(ConfigError, match="calibrate=True fits a temperature to whole clips, and with chunk_seconds"):
-        TrainConfig(calibrate=True, chunk_seconds=5.0)
     assert TrainConfig(class_weights={"a": 2.0, "b": 1.0}, balanced_sampling=True).balanced_sampling
 
 
@@ -199,6 +198,18 @@ def test_overrides():
     assert changed == dataclasses.replace(config, seed=8, lr_schedule="cosine")
     assert config.seed == 7
     assert TrainConfig.from_overrides(None, {}) == TrainConfig()
+
+
+def test_recipes():
+    """Their options take the place of the config's; those given beside them go before."""
+    config = TrainConfig(seed=7, num_epochs=3)
+    best = TrainConfig.from_overrides(config, {"recipe": "best", "chunk_seconds": 5.0})
+    assert (best.seed, best.num_epochs, best.augment) == (7, 20, RECIPES["best"]["augment"])
+    assert (best.chunk_seconds, best.random_crop) == (5.0, True)
+    assert TrainConfig.from_overrides(None, {"recipe": "course"}) == TrainConfig()
+    assert TrainConfig.from_overrides(None, {"recipe": "fast"}) == TrainConfig(freeze="feature_encoder")
+    with pytest.raises(ConfigError, match=r"recipe='bets' is not one of course, fast, best"):
+        TrainConfig.from_overrides(None, {"recipe": "bets"})
 
 
 @pytest.mark.parametrize(
