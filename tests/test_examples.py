@@ -1,5 +1,6 @@
 """Each example's demonstration, as a user runs it: offline, in a process of its own, and far above chance."""
 
+import json
 import os
 import re
 import subprocess
@@ -30,7 +31,22 @@ def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess
 
 
 def test_every_example_is_here():
-    assert set(FLOORS) == {path.stem for path in EXAMPLES.glob("*.py")} - {"demo_encoder"}
+    assert set(FLOORS) == {path.stem for path in EXAMPLES.glob("*.py")} - {"demo_encoder", "search"}
+
+
+@pytest.mark.slow
+def test_search(tmp_path):
+    """The second command goes on with the first one's search; what lags behind is given up before its last epoch."""
+    for trials in (2, 1):
+        done = run("search", "--demo", "--trials", str(trials), folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+    (told,) = re.findall(r"^3 trials, (\d) of them given up; valid accuracy ([\d.]+) with learning_rate=", done.stdout)
+    assert float(told[1]) > 0.2  # chance is 0.1
+    epochs = [
+        sum(json.loads(line)["event"] == "epoch" for line in (folder / "history.jsonl").read_text().splitlines())
+        for folder in sorted((tmp_path / "search_output").iterdir())
+    ]
+    assert epochs.count(8) == 3 - int(told[0])
 
 
 @pytest.mark.slow
