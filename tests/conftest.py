@@ -22,10 +22,14 @@ RATE = 22_050
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
-# The half a million objects of torch and transformers stay to the end: looked through in every collection of garbage,
-# they would take half a second each time that a test runs out of memory.
-gc.collect()
-gc.freeze()
+
+def pytest_configure() -> None:
+    """The half a million objects of torch and transformers stay to the end: no collection of garbage looks at them.
+
+    That takes half a second, and is done each time that a test runs out of memory.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def tiny_config(config_class=HubertConfig, **options):

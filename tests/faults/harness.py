@@ -21,7 +21,7 @@ from audioclf import checkpoint, resume
 
 # Children begin from a server that has imported torch already: a process of its own each, in a tenth of a second.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["audioclf.training", "audioclf.cli", "faults.harness"])
+processes.set_forkserver_preload(["audioclf.training", "audioclf.cli", "faults.harness", "matplotlib.pyplot"])
 PATIENCE_SECONDS = 120
 """A child that takes longer is stuck."""
 
