@@ -32,6 +32,12 @@ def pytest_configure() -> None:
     gc.freeze()
 
 
+def random_cases(count: int, few: int) -> pytest.MarkDecorator:
+    """Gives a test its `cases`, seeds of random cases: a few of them always, the others among the slow tests."""
+    parts = [range(few), pytest.param(range(few, count), marks=pytest.mark.slow)]
+    return pytest.mark.parametrize("cases", parts, ids=["few", "many"])
+
+
 def tiny_config(config_class=HubertConfig, **options):
     """A few thousand parameters in the shape of the real encoder; dropout 0 unless asked for."""
     shape = {

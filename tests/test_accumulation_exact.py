@@ -197,7 +197,7 @@ generated = given(
 
 
 @seed(0)
-@settings(max_examples=15, deadline=None, database=None)
+@settings(max_examples=10, deadline=None, database=None)
 @generated
 def test_any_accumulation_equals_one_big_batch(**case):
     check(**case)
@@ -222,7 +222,7 @@ def test_any_accumulation_equals_one_big_batch_with_levers(names):
 
 @pytest.mark.slow
 @seed(1)
-@settings(max_examples=500, deadline=None, database=None)
+@settings(max_examples=200, deadline=None, database=None)
 @generated
-def test_500_accumulations_equal_one_big_batch(**case):
+def test_200_accumulations_equal_one_big_batch(**case):
     check(**case)

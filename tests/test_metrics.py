@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import random_cases
 from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binomtest
@@ -72,16 +73,11 @@ def lwlrap_by_counting(targets: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean(precisions))
 
 
-def blocks(count: int) -> list:
-    """The numbers of the blocks of random cases: the first one always, all of them among the slow tests."""
-    return [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, count))]
-
-
 @pytest.mark.usefixtures("few_resamples")
-@pytest.mark.parametrize("block", blocks(5))
-def test_single_label_equals_scikit_learn(block):
+@random_cases(600, few=80)
+def test_single_label_equals_scikit_learn(cases):
     warnings.simplefilter("ignore")  # predictions of classes that are not in the targets
-    for seed in range(120 * block, 120 * block + 120):
+    for seed in cases:
         targets, scores = single_case(seed)
         num_classes, predictions = scores.shape[1], scores.argmax(axis=1)
         figures = single_label_metrics(targets, scores, np.arange(len(targets)))
@@ -111,11 +107,11 @@ def test_single_label_equals_scikit_learn(block):
 
 
 @pytest.mark.usefixtures("few_resamples")
-@pytest.mark.parametrize("block", blocks(4))
-def test_two_classes_equal_scikit_learn(block):
+@random_cases(400, few=80)
+def test_two_classes_equal_scikit_learn(cases):
     warnings.simplefilter("ignore")
     num_defined = 0
-    for seed in range(100 * block, 100 * block + 100):
+    for seed in cases:
         rng = np.random.default_rng(seed)
         num_clips = int(rng.choice([1, 2, 5, 30, 200]))
         targets = rng.integers(0, 2, num_clips)
@@ -128,14 +124,14 @@ def test_two_classes_equal_scikit_learn(block):
         margin = scores[:, 1] - scores[:, 0]
         assert figures["auroc"] == pytest.approx(sklearn_metrics.roc_auc_score(targets, margin))
         assert figures["eer"] == pytest.approx(eer_by_scipy(targets, margin), abs=1e-9)
-    assert num_defined > 60
+    assert num_defined > 0.6 * len(cases)
 
 
 @pytest.mark.usefixtures("few_resamples")
-@pytest.mark.parametrize("block", blocks(4))
-def test_multi_label_equals_scikit_learn(block):
+@random_cases(400, few=50)
+def test_multi_label_equals_scikit_learn(cases):
     warnings.simplefilter("ignore")
-    for seed in range(100 * block, 100 * block + 100):
+    for seed in cases:
         targets, scores = multi_case(seed)
         thresholds = np.random.default_rng(seed).random(targets.shape[1])
         figures = multi_label_metrics(targets, scores, np.arange(len(targets)), thresholds)
@@ -170,8 +166,9 @@ def test_multi_label_equals_scikit_learn(block):
         )
 
 
-def test_weights_count_clips_more_than_once():
-    for seed in range(100):
+@random_cases(100, few=30)
+def test_weights_count_clips_more_than_once(cases):
+    for seed in cases:
         rng = np.random.default_rng(seed)
         targets, scores = rng.random(40) < 0.4, rng.integers(0, rng.choice([3, 30]), 40) / 30
         weights = rng.multinomial(40, np.full(40, 1 / 40))
@@ -185,8 +182,9 @@ def test_weights_count_clips_more_than_once():
             assert metric(*counts)[0] == pytest.approx(reference(targets[again], scores[again]), abs=1e-9)
 
 
-def test_thresholds_have_the_best_f1():
-    for seed in range(60):
+@random_cases(60, few=15)
+def test_thresholds_have_the_best_f1(cases):
+    for seed in cases:
         targets, scores = multi_case(seed)
         thresholds = best_thresholds(targets, scores)
         for c in range(targets.shape[1]):

@@ -248,7 +248,7 @@ class TestLevers:
     def test_interrupted_while_the_scaled_checkpoint_takes_its_place(
         self, doubtful, quick, tmp_path, monkeypatch, when
     ):
-        options = {**quick, "calibrate": True, "num_epochs": 3}
+        options = {**quick, "calibrate": True, "num_epochs": 2}
         whole = audioclf.train(doubtful, output_dir=tmp_path / "whole", **options)
         assert whole.history[-1]["temperature"] is not None
         original, cut = checkpoint._put_in_place, False
