@@ -212,7 +212,9 @@ LEVERS = {
 }
 
 
-@pytest.mark.parametrize("names", [*([name] for name in LEVERS), list(LEVERS)], ids="+".join)
+@pytest.mark.parametrize(
+    "names", [list(LEVERS), *(pytest.param([name], marks=pytest.mark.slow) for name in LEVERS)], ids="+".join
+)
 def test_any_accumulation_equals_one_big_batch_with_levers(names):
     levers = {name: LEVERS[name] for name in names}
     for accumulation, num_clips, batch_size in ((1, 23, 4), (3, 23, 4), (5, 14, 1), (16, 30, 2)):

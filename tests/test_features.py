@@ -46,7 +46,9 @@ def test_training_is_the_same_with_and_without(part, head, family, tones, quick,
         assert torch.allclose(cached_weights[name], value, atol=1e-4), name
 
 
-@pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2), ("fp16", 2)])
+@pytest.mark.parametrize(
+    ("precision", "size"), [("fp32", 4), ("bf16", 2), pytest.param("fp16", 2, marks=pytest.mark.slow)]
+)
 def test_store(precision, size, tones, quick, tmp_path):
     """One array a clip in the run's precision, computed once for all later runs with these weights."""
     cache = tmp_path / "cache"

@@ -249,7 +249,7 @@ class TestDropout:
         ):
             build_classifier(CONFIGS["audio-spectrogram-transformer"], "mean", ["a", "b"], layerdrop=0.3)
 
-    @pytest.mark.parametrize("head", ["mean", "attention"])
+    @pytest.mark.parametrize("head", ["mean", pytest.param("attention", marks=pytest.mark.slow)])
     def test_of_a_checkpoint(self, head, tones, quick, tmp_path):
         """It is trained with other rates than it was saved with; these then stand in its config."""
         few = {**quick, "num_epochs": 1, "head": head}
