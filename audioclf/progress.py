@@ -90,11 +90,8 @@ class Reporter:
         for name, value in metrics.items():
             if isinstance(value, float):
                 self._plot("add_scalar", f"valid/{name}", value, step)
-        if evaluation.confusion is None:
-            figure = ("valid/average_precision", precision_figure(evaluation.classes["ap"], self.labels))
-        else:
-            figure = ("valid/confusion", confusion_figure(evaluation.confusion, self.labels))
-        self._plot("add_figure", *figure, step)
+        if is_best:  # drawing takes a tenth of a second, which every epoch of a small run would feel
+            self._draw(evaluation, step)
         self.flush()
         own = metrics_of(evaluation.confusion is None, len(self.labels))[0]
         shown = dict.fromkeys((own, self.metric, "macro_f1"))
@@ -104,6 +101,14 @@ class Reporter:
             + (" *" if is_best else "")
             + (f" ({skipped_steps} steps skipped so far: fp16 overflow)" if skipped_steps else "")
         )
+
+    def _draw(self, evaluation: Evaluation, step: int) -> None:
+        """A figure of the classes for TensorBoard."""
+        if evaluation.confusion is None:
+            figure = ("valid/average_precision", precision_figure(evaluation.classes["ap"], self.labels))
+        else:
+            figure = ("valid/confusion", confusion_figure(evaluation.confusion, self.labels))
+        self._plot("add_figure", *figure, step)
 
     def end(self, *, epoch: int, step: int, **values: Any) -> None:
         """The last row."""

@@ -57,7 +57,9 @@ class LengthBucketSampler:
         return self.num_batches(self.epoch)
 
     def num_batches(self, epoch: int) -> int:
-        """Batches of that epoch."""
+        """Batches of that epoch: the same number in each, unless clips are counted by their samples."""
+        if self.max_samples == math.inf:
+            return math.ceil(len(self.lengths) / self.batch_size)
         return len(self._batches(epoch))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

@@ -233,7 +233,12 @@ def test_numbers_of_frames(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "head"), [*((name, "mean") for name in CONFIGS), *((name, "attention") for name in DIFFERENT)]
+    ("name", "head"),
+    [
+        *((name, "mean") for name in CONFIGS),
+        ("hubert", "attention"),
+        *(pytest.param(name, "attention", marks=pytest.mark.slow) for name in DIFFERENT if name != "hubert"),
+    ],
 )
 def test_training_and_back_to_transformers(name, head, tmp_path, tones, quick):
     saved(name, tmp_path / "start")

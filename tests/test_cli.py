@@ -1,4 +1,7 @@
-"""The command line in real processes: output, exit statuses, sentences instead of tracebacks."""
+"""The command line: output, exit statuses, sentences instead of tracebacks.
+
+Real processes that train are in test_determinism and test_resume.
+"""
 
 import json
 import subprocess
@@ -27,9 +30,9 @@ def test_train_evaluate_predict(tones, tmp_path, capsys):
 
     tiny_config().to_json_file(tmp_path / "tiny.json")
     out, cache = tmp_path / "out dir", tmp_path / "cache"
-    options = ["--output-dir", out, "--cache-dir", cache, "--model", tmp_path / "tiny.json", "--num-epochs", 2]
-    trained = run("train", tones, *options, "--learning-rate", 5e-3, "--batch-size", 4)
-    assert "Test, the same checkpoint:" in trained.stdout
+    options = ["--output-dir", out, "--cache-dir", cache, "--model", tmp_path / "tiny.json", "--num-epochs", 1]
+    trained, _ = told("train", tones, *options, "--learning-rate", 5e-3, "--batch-size", 4)
+    assert "Test, the same checkpoint:" in trained
 
     scored = json.loads(told("evaluate", out / "best", tones, "--cache-dir", cache)[0])
     rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
@@ -44,7 +47,7 @@ def test_train_evaluate_predict(tones, tmp_path, capsys):
     assert json.loads(line)["scores"][0]["score"] == pytest.approx(expected[0]["score"], abs=1e-5)
     assert told("predict", out / "best", clip, "--min-score", 1)[0] == f"{clip}: none of the classes\n"
     assert "bad.wav': libsndfile cannot read it" in errors
-    plain = run("predict", out / "best", clip).stdout
+    plain, _ = told("predict", out / "best", clip)
     assert plain.startswith(f"{clip}: {expected[0]['label']} 0.")
 
     assert "60 clips" in told("cache", "--cache-dir", cache)[0]

@@ -42,15 +42,14 @@ def test_folds_widen_the_interval():
 
 
 def test_recipes_are_trained_on_the_same_seeds(tones, quick, tmp_path, capsys):
-    shared = {**quick, "num_epochs": 2, "output_dir": tmp_path / "c", "progress": True}
+    quick = {**quick, "num_epochs": 1, "batch_size": 12}
+    shared = {**quick, "output_dir": tmp_path / "c", "progress": True}
     recipes = {"plain": {}, "slow": {"learning_rate": 1e-6}}
     found = audioclf.compare(recipes, tones, seeds=(1, 2), **shared)
     assert found.part == "test"
     for name, options in recipes.items():
         for seed, score in zip((1, 2), found.scores[name], strict=True):
-            alone = audioclf.train(
-                tones, output_dir=tmp_path / f"{name}{seed}", **{**quick, "num_epochs": 2, "seed": seed, **options}
-            )
+            alone = audioclf.train(tones, output_dir=tmp_path / f"{name}{seed}", **{**quick, "seed": seed, **options})
             assert alone.test_metrics["accuracy"] == score
     difference = np.subtract(found.scores["slow"], found.scores["plain"])
     assert found.differences["slow"].mean == pytest.approx(difference.mean())
@@ -68,9 +67,9 @@ def test_recipes_are_trained_on_the_same_seeds(tones, quick, tmp_path, capsys):
 
 
 def test_over_folds(tones, quick, tmp_path):
-    shared = {**quick, "num_epochs": 1, "output_dir": tmp_path}
-    found = audioclf.compare({"a": {}, "b": {"learning_rate": 1e-6}}, tones, folds=3, seeds=(1, 2), **shared)
-    assert len(found.scores["a"]) == 6
+    shared = {**quick, "num_epochs": 1, "batch_size": 12, "output_dir": tmp_path}
+    found = audioclf.compare({"a": {}, "b": {"learning_rate": 1e-6}}, tones, folds=2, seeds=(1, 2), **shared)
+    assert len(found.scores["a"]) == 4
     difference = np.subtract(found.scores["b"], found.scores["a"])
     assert found.differences["b"].mean == pytest.approx(difference.mean())
 

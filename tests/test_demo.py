@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,15 @@ print(len(splits.train) + len(splits.valid))
 """
 
 
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory) -> Path:
-    """The corpus, written once for all tests: it takes a while."""
+@pytest.fixture(scope="module", params=["few", pytest.param("all", marks=pytest.mark.slow)])
+def corpus(request, tmp_path_factory) -> Iterator[Path]:
+    """The corpus, or one of fewer clips of each style: the whole takes a while."""
     root = tmp_path_factory.mktemp("demo")
-    load_dataset("demo", root=root)
-    return root
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "few":
+            patch.setattr(music, "CLIPS_PER_STYLE", {"train": 10, "valid": 3})
+        load_dataset("demo", root=root)
+        yield root
 
 
 def examples(root: Path | str) -> list[Example]:

@@ -33,7 +33,7 @@ def bits(output_dir) -> tuple[list[dict], str]:
     return history, hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_bit_identical(precision, tones, quick, tmp_path):
     options = {
         **quick,
@@ -54,7 +54,7 @@ def test_bit_identical(precision, tones, quick, tmp_path):
     options["cache_dir"] = tmp_path / "other cache"
     audioclf.train(tones, output_dir=tmp_path / "flags", deterministic=True, num_workers=1, **options)
     assert bits(tmp_path / "flags") == expected
-    audioclf.train(tones, output_dir=tmp_path / "seed", **{**options, "seed": 1})
+    audioclf.train(tones, output_dir=tmp_path / "seed", **{**options, "seed": 2})
     assert bits(tmp_path / "seed") != expected
 
 

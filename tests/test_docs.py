@@ -28,7 +28,7 @@ def small_runs(quick, monkeypatch):
 
 
 def test_scores(tones, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(audioclf, "train", partial(audioclf.train, **{**quick, "num_epochs": 3}))
+    monkeypatch.setattr(audioclf, "train", partial(audioclf.train, **{**quick, "num_epochs": 3, "seed": 0}))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clips").symlink_to(tones)
     names = {}

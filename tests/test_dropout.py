@@ -35,7 +35,7 @@ class TestPositions:
     def test_every_element_at_the_same_rate(self):
         """The first and the last as well, in vectors so short that often nothing is dropped."""
         torch.manual_seed(0)
-        counts, draws, p = np.zeros(7), 20_000, 0.1
+        counts, draws, p = np.zeros(7), 10_000, 0.1
         pairs = 0
         for _ in range(draws):
             positions = dropped_positions(7, p).tolist()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import random_cases
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from audioclf import AudioSource, ConfigError, DatasetError, Example, make_splits
@@ -55,10 +56,11 @@ def check(folds, clips) -> None:
     assert len(tested) == len(clips)
 
 
-def test_groups_are_shared_out_as_well_as_by_sklearn():
-    """120 random cases: groups of one class each (recordings) and of several (speakers)."""
+@random_cases(120, few=30)
+def test_groups_are_shared_out_as_well_as_by_sklearn(cases):
+    """Groups of one class each (recordings) and of several (speakers)."""
     ours, theirs = [], []
-    for case in range(120):
+    for case in cases:
         rng = random.Random(case)
         num_folds, num_classes = rng.randint(2, 10), rng.randint(2, 8)
         clips = []
@@ -80,9 +82,10 @@ def test_groups_are_shared_out_as_well_as_by_sklearn():
     assert (ours <= 1.5 * theirs + 1e-9).all()
 
 
-def test_clips_without_groups_are_shared_out_as_by_sklearn():
-    """120 random cases: classes differ by a clip at most from fold to fold, and so do the folds."""
-    for case in range(120):
+@random_cases(120, few=30)
+def test_clips_without_groups_are_shared_out_as_by_sklearn(cases):
+    """Classes differ by a clip at most from fold to fold, and so do the folds."""
+    for case in cases:
         rng = random.Random(case)
         num_folds, num_classes, skew = rng.randint(2, 10), rng.randint(2, 8), rng.random()
         labels = [f"c{rng.randrange(num_classes) if rng.random() < skew else 0}" for _ in range(rng.randint(30, 150))]
@@ -133,9 +136,10 @@ def test_the_draw_brings_all_clips_together():
     assert set(together) == set(range(1, 12))
 
 
-def test_multi_label():
+@random_cases(100, few=30)
+def test_multi_label(cases):
     """Each tag by itself is in proportion; clips without any are a class of their own."""
-    for case in range(100):
+    for case in cases:
         rng = random.Random(case)
         rates = [rng.uniform(0.05, 0.6) for _ in "abcde"]
         clips = [

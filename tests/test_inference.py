@@ -50,7 +50,7 @@ def test_pipeline_gives_our_scores(head, trained, tones, quick, clips, tmp_path)
         assert by_label(scores) == pytest.approx(theirs, abs=1e-5)
 
 
-def test_without_register_transformers_does_not_know_our_heads(trained, tones, quick, tmp_path):
+def test_without_register_transformers_does_not_know_our_heads(trained):
     """And says so itself; a checkpoint with the mean head needs nothing of ours."""
     code = (
         "import sys; from transformers import AutoModelForAudioClassification as A;"
@@ -192,19 +192,52 @@ def test_a_checkpoint_that_transformers_saved(clips, tmp_path):
         assert by_label(classifier(clip)) == pytest.approx(theirs, abs=1e-5)
 
 
-def test_a_checkpoint_on_the_hub(trained, tones, clips, tmp_path):
-    """Fetched by the real client from a server on this machine: the same scores, the same limit on length."""
-    shutil.copytree(trained.checkpoint_dir, tmp_path / "models" / "user" / "tones")
-    with loopback_hub.serve(tmp_path) as hub:
-        code = (
-            "import sys, json, audioclf; c = audioclf.load('user/tones', device='cpu');"
-            "print(json.dumps([c.max_seconds, c(sys.argv[1])]))"
-        )
-        said = hub.run(code, tmp_path / "home", clips[0])
-    assert said.returncode == 0, said.stderr
-    max_seconds, scores = json.loads(said.stdout.splitlines()[-1])
+TOKEN = "hf_" + "canary" * 6
+FROM_THE_HUB = """
+import json, sys
+import audioclf
+from audioclf.cli import main
+folder, clip, *words = sys.argv[1:]
+for model, status in (("user/tones", 0), ("user/absent", 2)):
+    assert main([*words, "--model", model, "--output-dir", f"{folder}/{model}"]) == status, model
+classifier = audioclf.load("user/tones", device="cpu")
+print(json.dumps([classifier.max_seconds, classifier(clip)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def from_the_hub(trained, tones, clips, tmp_path_factory):
+    """A process that trains from a checkpoint on a hub, and from one that is not there, and loads the first.
+
+    By the real client, with a token, from a server on this machine: what it prints, the hub, and what was written.
+    """
+    folder = tmp_path_factory.mktemp("from the hub")
+    shutil.copytree(trained.checkpoint_dir, folder / "hub" / "models" / "user" / "tones")
+    words = ["train", tones, "--num-epochs", 1, "--device", "cpu", "--cache-dir", folder / "cache"]
+    with loopback_hub.serve(folder / "hub") as hub:
+        environment = hub.env(folder / "home") | {"HF_TOKEN": TOKEN}
+        done = loopback_hub.run(FROM_THE_HUB, environment, folder, clips[0], *words)
+    assert done.returncode == 0, done.stderr
+    return done, hub, folder
+
+
+def test_a_checkpoint_on_the_hub(from_the_hub, trained, clips):
+    """The same scores, the same limit on length."""
+    done, _, _ = from_the_hub
+    max_seconds, scores = json.loads(done.stdout.splitlines()[-1])
     assert max_seconds == 30.0
     assert by_label(scores) == pytest.approx(by_label(audioclf.load(trained.checkpoint_dir)(clips[0])), abs=1e-6)
+
+
+def test_the_hub_s_token_stays_with_the_client(from_the_hub):
+    """It reaches the hub, and no file, message or checkpoint of a run."""
+    done, hub, folder = from_the_hub
+    assert hub.tokens == {f"Bearer {TOKEN}"}
+    assert "user/absent" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    written = [path for part in ("user", "cache") for path in (folder / part).rglob("*") if path.is_file()]
+    assert len(written) > 10
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
 
 
 def test_load_refusals(tmp_path):

@@ -32,6 +32,7 @@ LAYERS = [
         "models.spectrogram",
         "models.heads",
         "models.dropout",
+        "models.lora",
         "models.positional",
     },
     {"cache", "models.attention", "models.backbone", "models.loading", "models.hf", "models.losses"},

@@ -160,6 +160,11 @@ class TestHeadFirst:
             audioclf.train(tones, output_dir=tmp_path / "out", head_first_steps=18, **few)
 
 
+@pytest.fixture(scope="module")
+def averaged(tones, quick, tmp_path_factory):
+    return audioclf.train(tones, output_dir=tmp_path_factory.mktemp("average") / "out", ema_decay=0.95, **quick)
+
+
 class TestAverage:
     def test_against_a_loop(self):
         model = build_classifier(tiny_config(), "mean", ["a", "b"])
@@ -200,9 +205,9 @@ class TestAverage:
         assert torch.equal(averaged.head.running_mean, model.head.running_mean)
         assert averaged.head.running_mean is not model.head.running_mean
 
-    def test_a_run_keeps_the_average(self, tones, quick, tmp_path):
+    def test_a_run_keeps_the_average(self, averaged, tones, quick):
         """What is evaluated, exported and tested is the average; the optimizer's own weights lie beside it."""
-        result = audioclf.train(tones, output_dir=tmp_path / "out", ema_decay=0.95, **quick)
+        result = averaged
         assert result.best_metrics["accuracy"] >= 0.9
         scored = audioclf.evaluate(result.checkpoint_dir, tones, "valid", cache_dir=quick["cache_dir"])
         assert scored["loss"] == pytest.approx(result.best_metrics["loss"], rel=1e-6)
@@ -210,14 +215,13 @@ class TestAverage:
         metrics = audioclf.evaluate(last, tones, "valid", cache_dir=quick["cache_dir"])
         assert metrics["loss"] == pytest.approx(json.loads((last / "audioclf.json").read_text())["metrics"]["loss"])
         own = torch.load(last / resume.STATE_FILE, weights_only=True)["weights"]
-        averaged = load_file(last / "model.safetensors")
-        assert not torch.equal(own["head.classifier.weight"], averaged["classifier.weight"])
+        exported = load_file(last / "model.safetensors")
+        assert not torch.equal(own["head.classifier.weight"], exported["classifier.weight"])
 
-    def test_training_is_that_without_it(self, trained, tones, quick, tmp_path):
-        result = audioclf.train(tones, output_dir=tmp_path / "out", ema_decay=0.95, **quick)
-        losses = [[row["loss"] for row in run.history if row["event"] == "step"] for run in (trained, result)]
+    def test_training_is_that_without_it(self, averaged, trained):
+        losses = [[row["loss"] for row in run.history if row["event"] == "step"] for run in (trained, averaged)]
         assert losses[0] == losses[1]
-        own = torch.load(result.output_dir / "last" / resume.STATE_FILE, weights_only=True)["weights"]
+        own = torch.load(averaged.output_dir / "last" / resume.STATE_FILE, weights_only=True)["weights"]
         plain = load_file(trained.output_dir / "last" / "model.safetensors")
         assert torch.equal(own["head.classifier.weight"], plain["classifier.weight"])
 
@@ -245,7 +249,7 @@ class TestDropout:
         ):
             build_classifier(CONFIGS["audio-spectrogram-transformer"], "mean", ["a", "b"], layerdrop=0.3)
 
-    @pytest.mark.parametrize("head", ["mean", "attention"])
+    @pytest.mark.parametrize("head", ["mean", pytest.param("attention", marks=pytest.mark.slow)])
     def test_of_a_checkpoint(self, head, tones, quick, tmp_path):
         """It is trained with other rates than it was saved with; these then stand in its config."""
         few = {**quick, "num_epochs": 1, "head": head}

@@ -22,7 +22,7 @@ CHUNK = 0.3
 def run(tones, quick, tmp_path_factory) -> audioclf.TrainResult:
     """On the tones of 0.3 to 0.9 s, in pieces of 0.3 s."""
     folder = tmp_path_factory.mktemp("pieces") / "out"
-    return audioclf.train(tones, output_dir=folder, **{**quick, "chunk_seconds": CHUNK, "num_epochs": 6})
+    return audioclf.train(tones, output_dir=folder, **{**quick, "chunk_seconds": CHUNK, "num_epochs": 3})
 
 
 def by_hand(checkpoint, waveform: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_training_goes_over_pieces(run, tones, quick):
     )
     assert pieces > 60
     steps = [row for row in run.history if row["event"] == "step"]
-    assert len(steps) == 6 * -(-pieces // quick["batch_size"])
+    assert len(steps) == 3 * -(-pieces // quick["batch_size"])
 
 
 def decoded(tones, quick, augmentation):

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from conftest import random_cases
 
 from audioclf import AudioSource, AudioSplits, DatasetError, Example, make_splits
 from audioclf.datasets.split import cut_valid
@@ -80,9 +81,10 @@ def test_other_parts_stay():
     assert "noted" in after.notes
 
 
-def test_whole_groups_of_one_class():
+@random_cases(250, few=80)
+def test_whole_groups_of_one_class(cases):
     """With groups inside classes a class is off by half a group at most: one group more or less would not help."""
-    for case in range(250):
+    for case in cases:
         rng = random.Random(case)
         counts = {label: rng.randint(2, 60) for label in "abc"}
         size = rng.randint(1, 12)
@@ -109,9 +111,10 @@ def test_whole_groups_of_one_class():
             assert abs(held[label] - target[label]) <= largest / 2, (case, label)
 
 
-def test_whole_groups_across_classes():
+@random_cases(150, few=30)
+def test_whole_groups_across_classes(cases):
     """Speakers who say every word: nobody on both sides, every word on both, and about the share asked for."""
-    for case in range(150):
+    for case in cases:
         rng = random.Random(1000 + case)
         labels = "abcdef"[: rng.randint(2, 6)]
         clips = [

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import soxr
 import torch
-from conftest import RATE, TONES, tiny_config, write_tone
+from conftest import RATE, TONES, random_cases, tiny_config, write_tone
 from transformers import HubertForSequenceClassification, Wav2Vec2FeatureExtractor, pipeline
 
 import audioclf
@@ -153,10 +153,11 @@ class TestWindows:
         (segment,) = timeline.segments
         assert (segment.start, segment.end) == (0, num_samples / MODEL_RATE)
 
-    def test_cutting_against_a_plain_loop(self):
-        """Thousands of sounds, windows, hops and blocks: every sample is heard, every window in its place."""
-        rng = np.random.default_rng(0)
-        for _ in range(3000):
+    @random_cases(3000, few=500)
+    def test_cutting_against_a_plain_loop(self, cases):
+        """Many sounds, windows, hops and blocks: every sample is heard, every window in its place."""
+        for case in cases:
+            rng = np.random.default_rng(case)
             sound = np.arange(rng.integers(1, 200), dtype=np.float32)
             window = int(rng.integers(1, 60))
             hop = int(rng.integers(1, window + 1))
@@ -318,9 +319,10 @@ class TestSegments:
         """The checkpoint's own, or one for all; scores do not change."""
         least = classifier.timeline(glued)
         assert sum(s.end - s.start for s in least.segments) == pytest.approx(10)
-        most = classifier.timeline(glued, threshold=0.9)
+        highest = least.scores.max(axis=0)
+        most = classifier.timeline(glued, threshold=float(np.sort(highest)[-2:].mean()))
         np.testing.assert_array_equal(most.scores, least.scores)
-        assert {segment.label for segment in most.segments} == {"high"}
+        assert {segment.label for segment in most.segments} == {classifier.labels[highest.argmax()]}
         assert classifier.timeline(glued, threshold=1.0).segments == ()
 
         own = tags.timeline(sound_of(noise(9.0)), window_seconds=0.5)

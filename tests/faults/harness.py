@@ -1,7 +1,9 @@
 """What all faults share: a small corpus, a run with every source of chance, processes to injure, runs to compare."""
 
+import functools
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import resource as limits
 import shutil
@@ -21,7 +23,7 @@ from audioclf import checkpoint, resume
 
 # Children begin from a server that has imported torch already: a process of its own each, in a tenth of a second.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["audioclf.training", "audioclf.cli", "faults.harness"])
+processes.set_forkserver_preload(["audioclf.training", "audioclf.cli", "faults.harness", "matplotlib.pyplot"])
 PATIENCE_SECONDS = 120
 """A child that takes longer is stuck."""
 
@@ -128,9 +130,24 @@ def command_line(arguments: list[str], out: Path) -> None:
 
 def child(function: Callable, *arguments: Any) -> multiprocessing.Process:
     """A real process that runs the function."""
+    _start_server()
     process = processes.Process(target=function, args=arguments)
     process.start()
     return process
+
+
+@functools.cache
+def _start_server() -> None:
+    """Starts what children begin from, where it finds the modules beside the tests: it has no `sys.path` of ours."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def ended(process: multiprocessing.Process) -> int:

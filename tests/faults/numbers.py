@@ -89,7 +89,8 @@ def no_numbers(workspace: Path, data: Path, quick: bool) -> dict[str, Any]:
     policies = [("fp32", "error"), ("fp32", "skip"), ("fp16", "error"), ("bf16", "skip")]
     values = [float("nan"), float("inf")]
     cases = stopped = skipped = 0
-    plain = audioclf.train(data, **options(workspace, "plain", loss=injured.set()))
+    epochs = 2 if quick else 4
+    plain = audioclf.train(data, **options(workspace, "plain", loss=injured.set(), num_epochs=epochs))
     rates = [row["learning_rate"] for row in plain.history if row["event"] == "step"]
     for precision, policy in policies[1:2] if quick else policies:
         for where in ("loss",) if quick else ("loss", "gradient"):
@@ -99,7 +100,7 @@ def no_numbers(workspace: Path, data: Path, quick: bool) -> dict[str, Any]:
                     name = f"numbers {cases}"
                     injured.set(spoilt, where, value)
                     run = options(workspace, name, loss=injured, precision=precision, nonfinite=policy, save_steps=None)
-                    run["num_epochs"] = 60 if isinstance(spoilt, range) else 4
+                    run["num_epochs"] = 60 if isinstance(spoilt, range) else epochs
                     result, said = attempted(data, run)
                     _finite(Path(run["output_dir"]))
                     if result is None:
@@ -111,12 +112,12 @@ def no_numbers(workspace: Path, data: Path, quick: bool) -> dict[str, Any]:
                     skipped += 1
                     assert not isinstance(spoilt, range)
                     rows = [row for row in result.history if row["event"] == "step"]
-                    assert len(rows) == 32 - len(spoilt)
+                    assert len(rows) == 8 * epochs - len(spoilt)
                     # A step that was left out takes its place in no schedule.
                     assert [row["learning_rate"] for row in rows] == rates[: len(rows)]
                     assert result.history[-2]["skipped_steps"] == len(spoilt)
     injured.set(where="metric")
-    _, said = attempted(data, options(workspace, "metric", loss=injured))
+    _, said = attempted(data, options(workspace, "metric", loss=injured, num_epochs=epochs))
     assert "No epoch had a finite validation loss" in said, said
     assert not (workspace / "metric" / "best").exists()
     return {"cases": cases + 1, "stopped, naming the clips": stopped, "went on without these steps": skipped}
@@ -135,7 +136,7 @@ def no_memory(workspace: Path, data: Path, quick: bool) -> dict[str, Any]:
     uneven = {"batch_size": 8, "gradient_accumulation_steps": 3, "class_weights": "balanced"}
     for more in (uneven,) if quick else ({}, uneven):
         common = {"model": tiny_config(), "batch_size": 64, "loss": injured, "learning_rate": 1e-3, **more}
-        common["head"] = InjuredHead
+        common |= {"head": InjuredHead, "num_epochs": 2 if quick else 4}
         injured.set()
         roomy = audioclf.train(data, **options(workspace, f"roomy {len(more)}", **common))
         for where in ("forward", "backward", "evaluation"):
