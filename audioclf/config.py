@@ -63,9 +63,6 @@ class TrainConfig:
     loss: Any = "auto"
     """Cross entropy (`auto`), or (in Python) a callable that builds a loss of one value a clip from the config."""
 
-    label_smoothing: float = 0.0
-    """Share of a clip's target that all classes have alike, in the training loss; validation's is without."""
-
     class_weights: ClassWeights = None
     """Weight of each class (multi-label: of clips with it) in the loss: `balanced`, the same say; or one a label."""
 
@@ -89,15 +86,6 @@ class TrainConfig:
 
     head_learning_rate: float | None = None
     """Peak learning rate of the head; `learning_rate` when not given."""
-
-    layer_decay: float | None = None
-    """Factor from each encoder layer's learning rate to that of the one below; the top one has `learning_rate`."""
-
-    head_first_steps: int | None = None
-    """First optimizer steps, counted by the one schedule, in which the head learns and the encoder stays fixed."""
-
-    ema_decay: float | None = None
-    """Evaluate and keep an average of the weights over the steps, with this decay; takes as much memory as they do."""
 
     warmup_ratio: float = 0.1
     """Share of all steps over which the learning rate rises from 0, in [0, 1]."""
@@ -131,9 +119,6 @@ class TrainConfig:
 
     dropout: float | None = None
     """Rate of every dropout within the encoder, in [0, 1); those of its config when not given."""
-
-    layerdrop: float | None = None
-    """Share of the encoder's layers that a training forward pass skips; that of its config when not given."""
 
     cache_features: bool | None = None
     """Compute what a frozen encoder gives once a clip and keep it on disk; when not given: wherever it can be done."""
@@ -222,7 +207,7 @@ class TrainConfig:
             raise ConfigError(f"cache_features={self.cache_features!r} must be True or False, or left out.")
         for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
             check_int(name, getattr(self, name), minimum=1)
-        for name in ("eval_batch_size", "patience", "save_steps", "head_first_steps", "lora_rank"):
+        for name in ("eval_batch_size", "patience", "save_steps", "lora_rank"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), minimum=1)
         check_int("num_workers", self.num_workers, minimum=0)
@@ -232,13 +217,8 @@ class TrainConfig:
         for name in ("head_learning_rate", "max_batch_seconds", "chunk_seconds", "max_memory_gb"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), above=0)
-        for name in ("layer_decay", "ema_decay"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), above=0, below=1)
-        for name in ("dropout", "layerdrop"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), minimum=0, below=1)
-        check_number("label_smoothing", self.label_smoothing, minimum=0, below=1)
+        if self.dropout is not None:
+            check_number("dropout", self.dropout, minimum=0, below=1)
         check_number("weight_decay", self.weight_decay, minimum=0)
         check_number("warmup_ratio", self.warmup_ratio, minimum=0, maximum=1)
         check_number("valid_fraction", self.valid_fraction, above=0, below=1)
@@ -266,21 +246,12 @@ class TrainConfig:
                 f"chunk_seconds={self.chunk_seconds:g} cuts no clip, as none is longer than max_seconds="
                 f"{self.max_seconds:g}: give shorter pieces, a larger max_seconds, or leave it out."
             )
-        for name in ("layer_decay", "head_first_steps", "dropout", "layerdrop", "lora_rank"):
+        for name in ("dropout", "lora_rank"):
             if getattr(self, name) is not None and self.freeze == "backbone":
                 raise ConfigError(
                     f"{name}={getattr(self, name)} is about training the encoder, all of which freeze='backbone' "
                     "freezes: leave one of the two out."
                 )
-        if self.lora_rank is not None and self.ema_decay is not None:
-            raise ConfigError(
-                "ema_decay averages weights, and lora_rank trains factors of weights, whose average gives no such "
-                "product: leave one of the two out."
-            )
-        if self.label_smoothing and self.loss != "auto":
-            raise ConfigError(
-                "label_smoothing belongs to the usual loss, and loss= gives one of your own: smooth there."
-            )
         if self.balanced_sampling and self.class_weights == "balanced":
             raise ConfigError(
                 "class_weights='balanced' and balanced_sampling=True both make up for rare classes, and would do so "

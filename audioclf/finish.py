@@ -17,7 +17,7 @@ def evaluate_part(
 ) -> Evaluation:
     """How a model, by default what the run has come to, does on one part."""
     return evaluate_loader(
-        model or run.judged,
+        model or run.model,
         run.loaders[part],
         run.loss,
         device=run.device,

@@ -46,13 +46,6 @@ def build_losses(
                 "classes in there (pos_weight), and leave class_weights out."
             )
         train_loss = build_loss(config.loss, model.config, weights)
-    if config.label_smoothing:
-        if splits.multi_label:
-            raise ConfigError(
-                "label_smoothing is that of one label a clip, whose target it spreads over the classes, and this is "
-                "multi-label data: leave it out."
-            )
-        train_loss = build_loss(config.loss, model.config, label_smoothing=config.label_smoothing)
     for part in (loss, train_loss):
         if isinstance(part, nn.Module):
             part.to(device)

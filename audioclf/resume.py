@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, ema
+from . import checkpoint
 from .clips import DecodedSplits
 from .config import TrainConfig
 from .datasets.base import AudioSplits
@@ -63,7 +63,7 @@ def save_last(run: Run, evaluation: Evaluation | None = None) -> None:
     """
 
     def fill(folder: Path) -> None:
-        save_pretrained(run.judged, run.extractor, folder, run.describe(evaluation))
+        save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
         with (folder / STATE_FILE).open("wb") as file:  # with a path, a full disk would be told in riddles
             torch.save(_training_state(run), file)
 
@@ -82,7 +82,7 @@ def save_best(run: Run, evaluation: Evaluation) -> None:
     """
 
     def fill(folder: Path) -> None:
-        save_pretrained(run.judged, run.extractor, folder, run.describe(evaluation))
+        save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
 
     checkpoint.write_folder(run.output_dir / "best", fill, max(1, run.config.save_total_limit - 1))
 
@@ -258,9 +258,7 @@ def _training_state(run: Run) -> dict[str, Any]:
 
 
 def _weights_not_exported(run: Run) -> dict[str, Tensor]:
-    """Those of the trained model that the checkpoint's are not: it has their average, or LoRA merged into them."""
-    if run.averaged is not None:
-        return ema.own_weights(run.model, run.averaged)
+    """Those of the trained model that the checkpoint has otherwise: with LoRA merged into them."""
     return {f"backbone.{name}": value for name, value in lora.own_weights(run.model.backbone).items()}
 
 

@@ -22,7 +22,6 @@ from .calibration import last_layer
 from .clips import DecodedSplits
 from .config import TrainConfig
 from .datasets.base import AudioSplits
-from .ema import averaged_copy
 from .errors import ConfigError
 from .evaluation import Evaluation
 from .loaders import make_loaders
@@ -122,10 +121,9 @@ class Run:
 
     Attributes:
         loss: Of each clip, in evaluation.
-        train_loss: The same in training, where it smooths labels, or in multi-label data weighs the classes.
+        train_loss: The same in training, where in multi-label data it weighs the classes.
         class_weights: Weight of each class's clips in the mean of the training loss (C,); None in multi-label data.
         metric: What chooses the best checkpoint.
-        averaged: With `ema_decay` the average of the weights.
     """
 
     config: TrainConfig
@@ -145,14 +143,8 @@ class Run:
     extractor: SequenceFeatureExtractor
     metadata: dict[str, Any]
     notes: tuple[str, ...]
-    averaged: AudioClassifier | None = None
     state: State = field(default_factory=State)
     log: StepLog = field(default_factory=StepLog)
-
-    @property
-    def judged(self) -> AudioClassifier:
-        """The weights that are evaluated, chosen and exported."""
-        return self.averaged or self.model
 
     def describe(self, evaluation: Evaluation | None) -> dict[str, Any]:
         """What the audioclf.json of a checkpoint says."""
@@ -198,11 +190,6 @@ def set_up(
         num_windows(order.num_batches(epoch), config.gradient_accumulation_steps)
         for epoch in range(1, config.num_epochs + 1)
     )
-    if config.head_first_steps and config.head_first_steps >= num_steps:
-        raise ConfigError(
-            f"head_first_steps={config.head_first_steps} leaves none of the run's {num_steps} steps to the encoder: "
-            "give fewer, or freeze='backbone'."
-        )
     if config.calibrate:
         last_layer(model)  # refused now rather than at the end
     try:
@@ -230,7 +217,6 @@ def set_up(
         extractor=extractor,
         metadata=_metadata(config, splits, decoded, precision, extractor.sampling_rate),
         notes=notes,
-        averaged=averaged_copy(model) if config.ema_decay else None,
     )
 
 

@@ -10,11 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from .ema import decay_at, update_average
 from .errors import ResourceError, TrainingError
 from .evaluation import clip_losses, forward
 from .memory import backing_off, is_out_of_memory, named, split
-from .models.classifier import hold, let_go
 from .run import Run
 from .runtime import random_state, set_random_state
 from .schedule import learning_rate_factor, num_warmup_steps
@@ -23,22 +21,8 @@ MAX_SKIPPED_IN_A_ROW = 20
 """Steps in a row that may be left out before a run stops: fp16's scale starts at 2^16, so no scale can help then."""
 
 
-def hold_encoder(run: Run) -> None:
-    """With `head_first_steps` sees to it that the encoder is fixed in the step to come, or no longer is.
-
-    What is fixed has no gradient, so the optimizer leaves it and its averages of gradients alone.
-
-    Source: Kumar et al. (2022), "Fine-tuning can distort pretrained features and underperform out-of-distribution".
-    """
-    held = run.state.step < (run.config.head_first_steps or 0)
-    if held and not run.model.held:
-        hold(run.model)
-    elif run.model.held and not held:
-        let_go(run.model)
-
-
 def set_learning_rate(run: Run) -> float:
-    """Sets every group's rate for the step to come; returns that of the encoder's top layer."""
+    """Sets every group's rate for the step to come; returns that of the encoder."""
     warmup_steps = num_warmup_steps(run.num_steps, run.config.warmup_ratio)
     factor = learning_rate_factor(run.state.step, run.num_steps, warmup_steps, run.config.lr_schedule)
     for group in run.optimizer.param_groups:
@@ -98,15 +82,13 @@ def _clip_weights(run: Run, labels: Tensor) -> Tensor:
 
 
 def update(run: Run) -> None:
-    """Lets the optimizer take the step, and the average of the weights follow.
+    """Lets the optimizer take the step.
 
     Raises:
         ResourceError: when memory runs out on the way: the weights may be half updated, so they are not saved.
     """
     try:
         run.scaler.step(run.optimizer)
-        if run.averaged is not None:
-            update_average(run.averaged, run.model, decay_at(run.state.step + 1, run.config.ema_decay))
     except Exception as error:
         if not is_out_of_memory(error):
             raise

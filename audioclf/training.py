@@ -31,7 +31,7 @@ from .predictions import PREDICTIONS_FILE, write_predictions
 from .progress import board_errors_told_once, calibration_line, results_table
 from .run import Run, output_folder, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
-from .step import backward, check_finite, hold_encoder, set_learning_rate, update
+from .step import backward, check_finite, set_learning_rate, update
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,7 @@ def _run(
     )
     if saved is not None:
         resume.check_data(saved, splits, decoded, choose_precision(config.precision, device))
-    rates = {"dropout": config.dropout, "layerdrop": config.layerdrop}
-    model = build_classifier(source, config.head, splits.labels, splits.multi_label, **rates)
+    model = build_classifier(source, config.head, splits.labels, splits.multi_label, config.dropout)
     earlier = None if saved is None else (saved.history, saved.state.step + saved.state.skipped_steps)
     if config.lora_rank is not None:
         add_lora(model.backbone, config.lora_rank)
@@ -189,7 +188,6 @@ def _epoch(run: Run, batches: Iterator[dict[str, Tensor]], interrupt: Interrupt)
     last_window = num_windows(len(loader), size)
     model.train()
     for window in windows(batches, size):
-        hold_encoder(run)
         learning_rate = set_learning_rate(run)
         losses = backward(run, window)
         scaler.unscale_(optimizer)

@@ -58,13 +58,8 @@ def choice(name: str, choices: str, near: tuple[str, str]) -> list:
         *number("max_batch_seconds", "above 0", (0, -1)),
         *number("max_grad_norm", "above 0", (0, -1)),
         *number("max_seconds", "above 0", (0, -1)),
-        *whole("head_first_steps", 1),
         *whole("lora_rank", 1),
-        *number("layer_decay", "above 0 and below 1", (0, 1, 1.0, -0.1, 2)),
-        *number("ema_decay", "above 0 and below 1", (0, 1, 1.0, -0.1, 2)),
-        *number("label_smoothing", "at least 0 and below 1", (-0.1, 1)),
         *number("dropout", "at least 0 and below 1", (-0.1, 1)),
-        *number("layerdrop", "at least 0 and below 1", (-0.1, 1)),
         *number("weight_decay", "at least 0", (-0.01,)),
         *number("warmup_ratio", "at least 0 and at most 1", (-0.1, 1.1, 500)),
         *number("valid_fraction", "above 0 and below 1", (0, 1, 1.0, -0.1, 20)),
@@ -98,7 +93,7 @@ def test_switches_are_true_or_false(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("layer_decay", 0.5), ("head_first_steps", 3), ("dropout", 0.0), ("layerdrop", 0.1), ("lora_rank", 4)],
+    [("dropout", 0.0), ("lora_rank", 4)],
 )
 def test_nothing_is_asked_of_a_frozen_encoder(name, value):
     fails(
@@ -111,11 +106,6 @@ def test_nothing_is_asked_of_a_frozen_encoder(name, value):
 
 
 def test_levers_that_exclude_each_other():
-    fails(
-        "label_smoothing belongs to the usual loss, and loss= gives one of your own: smooth there.",
-        label_smoothing=0.1,
-        loss=lambda config: torch.nn.CrossEntropyLoss(reduction="none"),
-    )
     fails(
         "class_weights='balanced' and balanced_sampling=True both make up for rare classes, and would do so twice: "
         "choose one of them.",

@@ -122,7 +122,3 @@ class TestTraining:
         monkeypatch.setitem(sys.modules, "peft", None)
         with pytest.raises(ConfigError, match=r"needs the package peft: pip install 'audioclf\[lora\]'"):
             audioclf.train(tones, output_dir=tmp_path / "out", lora_rank=4, **quick)
-
-    def test_an_average_of_its_factors_is_refused(self):
-        with pytest.raises(ConfigError, match="leave one of the two out"):
-            audioclf.TrainConfig(lora_rank=4, ema_decay=0.9)

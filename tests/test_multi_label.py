@@ -276,11 +276,9 @@ class TestRefused:
         with pytest.raises(ConfigError, match="'eer' is no metric of data of one label a clip and 3 classes"):
             audioclf.train(tones, output_dir=tmp_path / "b", metric_for_best="eer", **options)
 
-    @pytest.mark.parametrize("lever", [{"label_smoothing": 0.1}, {"balanced_sampling": True}], ids=str)
-    def test_what_is_for_one_label_a_clip(self, chords, options, tmp_path, lever):
-        (name,) = lever
-        with pytest.raises(ConfigError, match=f"^{name} "):
-            audioclf.train(chords, output_dir=tmp_path / "out", **options, **lever)
+    def test_balanced_sampling_is_for_one_label_a_clip(self, chords, options, tmp_path):
+        with pytest.raises(ConfigError, match=r"^balanced_sampling "):
+            audioclf.train(chords, output_dir=tmp_path / "out", balanced_sampling=True, **options)
 
     def test_min_score(self, run, chords):
         with pytest.raises(ConfigError, match="this multi-label checkpoint has thresholds"):

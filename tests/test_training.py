@@ -224,21 +224,6 @@ class TestTheLoop:
         assert sum(entry["score"] for entry in scores) == pytest.approx(1)
         assert result.test_metrics["accuracy"] > 0
 
-    def test_label_smoothing(self, tones, quick, tmp_path):
-        """At learning rate 0 the first loss is torch's smoothed one; validation's is without."""
-        options = {**quick, "num_epochs": 1, "learning_rate": 1e-12, "batch_size": 36, "eval_batch_size": 4}
-        plain = audioclf.train(tones, output_dir=tmp_path / "plain", **options)
-        smooth = audioclf.train(tones, output_dir=tmp_path / "smooth", label_smoothing=0.3, **options)
-        own = audioclf.train(
-            tones,
-            output_dir=tmp_path / "own",
-            loss=lambda config: torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=0.3),
-            **options,
-        )
-        losses = [rows(result, "step")[0]["loss"] for result in (plain, smooth, own)]
-        assert losses[1] == losses[2] != losses[0]
-        assert plain.best_metrics["loss"] == smooth.best_metrics["loss"] != own.best_metrics["loss"]
-
     def test_balanced_sampling(self, tones, quick, tmp_path, monkeypatch):
         """As many clips as ever, a third of each class; one that comes again is cropped in another way."""
         splits, drawn = _unbalanced(tones), []

@@ -3,7 +3,6 @@
 Shapes: B batch, T samples, F frames, D hidden, L layers.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -136,20 +135,6 @@ def encode(
 def num_outputs(config: PretrainedConfig) -> int:
     """Entries of the frames that `encode` returns."""
     return config.num_hidden_layers + 1 + backbone_of(config).has_final_norm(config)
-
-
-def num_layers_above(name: str, config: PretrainedConfig) -> int:
-    """Layers of the encoder above the parameter of that name: 0 in the top one and a norm after it, L before the first.
-
-    Args:
-        name: As in the encoder's `named_parameters`.
-        config: The encoder's.
-    """
-    if layer := re.match(r"(?:encoder\.)?layers\.(\d+)\.", name):
-        return config.num_hidden_layers - 1 - int(layer[1])
-    # A norm within `encoder` precedes the layers, unless it is the final one.
-    final = ("layernorm.", "layer_norm.", "encoder.layer_norm." if backbone_of(config).has_final_norm(config) else "-")
-    return 0 if name.startswith(final) else config.num_hidden_layers
 
 
 def lengths_heard(

@@ -50,12 +50,10 @@ class AudioClassifier(nn.Module):
     Attributes:
         frontend: Form of the convolutions: `auto`, `fast` or `reference`, which give equal results; see `place`.
         frozen: Part of the encoder that is not trained: `none`, `feature_encoder` or `backbone`; see `freeze`.
-        held: The encoder's parameters that are not trained yet, while the head begins; see `hold`.
     """
 
     frontend: Frontend = "auto"
     frozen: Freeze = "none"
-    held: tuple[nn.Parameter, ...] = ()
 
     def __init__(self, backbone: nn.Module, head: nn.Module, head_name: str) -> None:
         super().__init__()
@@ -89,7 +87,7 @@ class AudioClassifier(nn.Module):
         would change each other's gradients.
         """
         super().train(mode)
-        (self.backbone if self.held else self.frozen_part).eval()
+        self.frozen_part.eval()
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm1d):
                 module.eval()
@@ -130,9 +128,7 @@ def build_classifier(
     head: str | HeadBuilder,
     labels: Sequence[str],
     multi_label: bool = False,
-    *,
     dropout: float | None = None,
-    layerdrop: float | None = None,
 ) -> AudioClassifier:
     """An encoder with a head for `labels`, in fp32.
 
@@ -144,7 +140,7 @@ def build_classifier(
         head: `mean`, `attention` or a callable `config -> nn.Module`.
         labels: Class names; their order gives the ids.
         multi_label: Whether a clip may have several of them, or none.
-        dropout, layerdrop: Rates within the encoder, as in `TrainConfig`.
+        dropout: Rate within the encoder, as in `TrainConfig`.
 
     Raises:
         CheckpointError: when the weights cannot be loaded.
@@ -152,7 +148,7 @@ def build_classifier(
     """
     register()
     config = load_config(model)
-    set_dropout(config, dropout, layerdrop)
+    set_dropout(config, dropout)
     if has_weights(model) and _head_of(config) is not None:
         same_labels = [config.id2label.get(index) for index in range(config.num_labels)] == list(labels)
         same_task = (config.problem_type == MULTI_LABEL) == multi_label
@@ -237,21 +233,6 @@ def freeze(classifier: AudioClassifier, part: Freeze) -> None:
         )
     classifier.frozen = part
     classifier.frozen_part.requires_grad_(False).eval()
-
-
-def hold(classifier: AudioClassifier) -> None:
-    """Makes the encoder a fixed function, as `freeze` does, until `let_go`."""
-    classifier.held = tuple(parameter for parameter in classifier.backbone.parameters() if parameter.requires_grad)
-    classifier.backbone.requires_grad_(False)
-    classifier.train(classifier.training)
-
-
-def let_go(classifier: AudioClassifier) -> None:
-    """Ends what `hold` began."""
-    for parameter in classifier.held:
-        parameter.requires_grad_(True)
-    classifier.held = ()
-    classifier.train(classifier.training)
 
 
 def place(classifier: AudioClassifier, device: torch.device, frontend: Frontend = "auto") -> AudioClassifier:

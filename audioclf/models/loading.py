@@ -56,7 +56,6 @@ DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
 )
 """What the families call the rates of the dropouts within an encoder; no family has all."""
-LAYERDROPS = ("layerdrop", "encoder_layerdrop")
 
 
 class AudioclfConfig(PretrainedConfig):
@@ -118,22 +117,23 @@ def load_config(model: Any) -> PretrainedConfig:
     return config
 
 
-def set_dropout(config: PretrainedConfig, dropout: float | None, layerdrop: float | None) -> None:
+def set_dropout(config: PretrainedConfig, rate: float | None) -> None:
     """Changes the rates in a checkpoint's config, before a model is built from it; None leaves them.
 
     Raises:
         ConfigError: when encoders of this family have no such thing.
     """
+    if rate is None:
+        return
     own = encoder_config(config)
-    for option, rate, names in (("dropout", dropout, DROPOUTS), ("layerdrop", layerdrop, LAYERDROPS)):
-        known = [name for name in names if hasattr(own, name)]
-        if rate is not None and not known:
-            raise ConfigError(f"{option}={rate:g}: a model of the kind {own.model_type!r} has none: leave it out.")
-        for name in known if rate is not None else ():
-            if isinstance(config, AudioclfConfig):
-                config.encoder[name] = rate
-            else:
-                setattr(config, name, rate)
+    known = [name for name in DROPOUTS if hasattr(own, name)]
+    if not known:
+        raise ConfigError(f"dropout={rate:g}: a model of the kind {own.model_type!r} has none: leave it out.")
+    for name in known:
+        if isinstance(config, AudioclfConfig):
+            config.encoder[name] = rate
+        else:
+            setattr(config, name, rate)
 
 
 def load_pretrained(auto_class: Any, model: str, config: PretrainedConfig) -> nn.Module:

@@ -31,7 +31,6 @@ def build_loss(
     loss: str | Callable[[PretrainedConfig], Loss],
     config: PretrainedConfig,
     positive_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
 ) -> Loss:
     """The loss `(logits (B, C), labels) -> one value a clip (B,)`; labels are (B,), in multi-label data (B, C).
 
@@ -39,17 +38,14 @@ def build_loss(
         loss: `auto` or a callable that builds one, as `TrainConfig.loss`.
         config: The encoder's config, which knows the labels and the task.
         positive_weights: In multi-label data, the weight of each class where a clip has it (C,).
-        label_smoothing: In data of one label a clip, the share of the target that all classes have alike
-            (Szegedy et al. 2016).
 
     Raises:
         ConfigError: when a callable of the user's own builds none.
     """
     if isinstance(loss, str):
-        multi_label = config.problem_type == MULTI_LABEL
-        if multi_label:
+        if config.problem_type == MULTI_LABEL:
             return BinaryCrossEntropy(positive_weights)
-        return nn.CrossEntropyLoss(reduction="none", label_smoothing=label_smoothing)
+        return nn.CrossEntropyLoss(reduction="none")
     advice = (
         "loss= takes a callable that builds a loss from the model's config, for example "
         "lambda config: torch.nn.CrossEntropyLoss(reduction='none', label_smoothing=0.1)."
