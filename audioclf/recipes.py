@@ -9,7 +9,7 @@ Recipe = Literal["course", "fast", "best"]
 RECIPES: dict[Recipe, dict[str, Any]] = {
     "course": {},  # the defaults
     "fast": {"freeze": "feature_encoder"},
-    "best": {"num_epochs": 20, "augment": ("strong", "mixup"), "chunk_seconds": 15.0, "random_crop": True},
+    "best": {"num_epochs": 20, "augment": "strong", "chunk_seconds": 15.0, "random_crop": True},
 }
 
 
