@@ -33,6 +33,7 @@ _HOMES = {
     "compare": "comparison",
     "cross_validate": "crossval",
     "evaluate": "scoring",
+    "export_onnx": "onnx_export",
     "load": "inference",
     "load_dataset": "datasets.load",
     "make_splits": "datasets.base",

@@ -46,7 +46,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None], num_earlier: int = 
         raise CheckpointError(f"{str(folder)!r} cannot be written ({_reason(error)}).") from error
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
     """Puts a new file in place of the one of that name, if there is one.
 
     Raises:
@@ -54,7 +54,7 @@ def write_file(path: Path, text: str) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         _force_to_disk(partial)
         partial.replace(path)
     except OSError:

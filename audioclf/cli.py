@@ -1,4 +1,4 @@
-"""The command `audioclf`: train, cross-validate, evaluate, predict, cache.
+"""The command `audioclf`: train, cross-validate, evaluate, predict, export, cache.
 
 Every function here is a subcommand; tyro reads its options from the signature and their help from the docstrings.
 Heavy modules are imported inside, so that `--help` is quick.
@@ -226,6 +226,24 @@ def _table(segments: list[dict[str, Any]]) -> str:
     return "\n".join(["", f"{'start':>10} {'end':>10}  {'label':<{width}}  score", *lines])
 
 
+def export(checkpoint: Positional[str], output: Positional[str | None] = None) -> int:
+    """Write a checkpoint as an ONNX file, from waveforms to scores, for programs without torch.
+
+    Args:
+        checkpoint: A folder or hub id, with an encoder of waveforms.
+        output: The file, which is replaced if it is there; model.onnx in the checkpoint's folder when not given.
+    """
+    if output is None and not Path(checkpoint).is_dir():
+        raise ConfigError(f"{checkpoint!r} is no folder that model.onnx could go into: name the file after it.")
+    from .onnx_export import OPSET, export_onnx
+
+    path = Path(checkpoint) / "model.onnx" if output is None else Path(output)
+    difference = export_onnx(checkpoint, path)
+    size = path.stat().st_size / 2**20
+    print(f"{path}: {size:.1f} MiB, opset {OPSET}; onnxruntime's scores are within {difference:.1g} of PyTorch's")
+    return 0
+
+
 def cache(cache_dir: str | None = None, clear: bool = False) -> int:
     """Show what the cache of decoded audio and features holds, or clear it.
 
@@ -255,6 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
         "cross-validate": functools.partial(cross_validate, config=config),
         "evaluate": evaluate,
         "predict": predict,
+        "export": export,
         "cache": cache,
     }
     try:

@@ -32,7 +32,8 @@ def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess
 
 
 def test_every_example_is_here():
-    assert set(FLOORS) == {path.stem for path in EXAMPLES.glob("*.py")} - {"demo_encoder", "search"}
+    """Three without a demonstration of its own kind: search below, serve_onnx in test_onnx_export."""
+    assert set(FLOORS) == {path.stem for path in EXAMPLES.glob("*.py")} - {"demo_encoder", "search", "serve_onnx"}
 
 
 @pytest.mark.slow

@@ -15,7 +15,10 @@ def name_of(path: Path) -> str:
 
 
 LAYERS = [
-    {"__init__", "errors", "checks", "config", "schedule", "accumulate", "interrupt", "allocator", "checkpoint"},
+    {
+        *("__init__", "errors", "checks", "config", "recipes", "schedule", "accumulate", "interrupt", "allocator"),
+        "checkpoint",
+    },
     {
         "audio",
         "augment",
@@ -42,7 +45,10 @@ LAYERS = [
     },
     {"calibration", "ema", "optimizer"},
     {"evaluation", "export", "loaders", "objective", "predictions", "progress"},
-    {"run", "resume", "step", "finish", "training", "foldstats", "crossval", "comparison", "inference", "scoring"},
+    {
+        *("run", "resume", "step", "finish", "training", "foldstats", "crossval", "comparison"),
+        *("inference", "onnx_export", "scoring"),
+    },
     {"cli", "__main__"},
 ]
 
