@@ -21,6 +21,7 @@ RUNS = {
     ],
     "epoch": ["bench_epoch.py"],
     "inference": ["bench_inference.py", "--clips", "8", "--rounds", "2"],
+    "onnx": ["bench_onnx.py", "--rounds", "2"],
     "loader": ["bench_loader.py"],
     "augment": ["bench_augment.py"],
 }

@@ -32,7 +32,7 @@ def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess
 
 
 def test_every_example_is_here():
-    """Three without a demonstration of its own kind: search below, serve_onnx in test_onnx_export."""
+    """Or elsewhere: search below, serve_onnx in test_onnx_export; demo_encoder is a part of the others."""
     assert set(FLOORS) == {path.stem for path in EXAMPLES.glob("*.py")} - {"demo_encoder", "search", "serve_onnx"}
 
 
