@@ -49,7 +49,6 @@ QUICK = [
     ("hubert", "mean", False),
     ("wav2vec2-large", "attention", True),
     ("wavlm", "mix", False),
-    ("unispeech", "mean", True),
     ("data2vec-audio", "mlp", False),
     ("conformer of few positions", "multihead", True),
 ]
