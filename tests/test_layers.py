@@ -43,7 +43,7 @@ LAYERS = [
         *{name_of(path) for path in (PACKAGE / "datasets").rglob("*.py")},
         *("clips", "collate", "features", "mixup", "recordings", "sampling", "timeline", "models.classifier"),
     },
-    {"calibration", "ema", "optimizer"},
+    {"calibration", "optimizer"},
     {"evaluation", "export", "loaders", "objective", "predictions", "progress"},
     {
         *("run", "resume", "step", "finish", "training", "foldstats", "crossval", "comparison"),
