@@ -74,7 +74,7 @@ def load_blocks(
     Raises:
         AudioError: as `load`, once the fault is reached.
     """
-    source, name = _named(source)
+    source, name = named(source)
     for option, seconds in (("start", start), ("end", end)):
         if seconds is not None and not 0 <= seconds < float("inf"):
             raise AudioError(f"{name}: {option}={seconds!r} is no time in seconds.")
@@ -155,8 +155,12 @@ def is_audio_path(path: str | os.PathLike) -> bool:
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
-def _named(source: Any) -> tuple[Any, str]:
-    """The source in one of three forms (path, bytes, mapping with an array), with a name for messages."""
+def named(source: Any) -> tuple[Any, str]:
+    """The source of a sound in one of three forms (path, bytes, mapping with an array), with a name for messages.
+
+    Raises:
+        AudioError: for what is none of these.
+    """
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source), repr(os.fspath(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -166,10 +170,10 @@ def _named(source: Any) -> tuple[Any, str]:
             return source, repr(source.get("path") or "<array>")
         path = source.get("path")
         if source.get("bytes") is not None:
-            data, name = _named(source["bytes"])
+            data, name = named(source["bytes"])
             return data, name if path is None else repr(os.fspath(path))
         if path is not None:
-            return _named(path)
+            return named(path)
     raise AudioError(
         f"{type(source).__name__} is no audio: give a path, the bytes of a file, or "
         '{"array": samples, "sampling_rate": hertz}.'

@@ -1,4 +1,4 @@
-"""The command `audioclf`: train, cross-validate, evaluate, predict, export, cache.
+"""The command `audioclf`: train, cross-validate, evaluate, predict, inspect, export, cache.
 
 Every function here is a subcommand; tyro reads its options from the signature and their help from the docstrings.
 Heavy modules are imported inside, so that `--help` is quick.
@@ -244,6 +244,38 @@ def export(checkpoint: Positional[str], output: Positional[str | None] = None) -
     return 0
 
 
+def inspect(
+    data: Positional[str],
+    max_seconds: float = TrainConfig.max_seconds,
+    min_clips: int = 10,
+    cache_dir: str | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    options: OmitArgPrefixes[DataOptions] = DataOptions(),
+) -> int:
+    """Tell what a data set holds and what may be wrong with it, before training; the status is 0 whatever is found.
+
+    Args:
+        data: A data set, as for train.
+        max_seconds: What training will hear of a clip.
+        min_clips: Clips that each class should have in train.
+        cache_dir: Folder for decoded audio, which training then finds there.
+        as_json: Print one JSON object, with all clips of each finding.
+        options: How to read the data set.
+    """
+    from .datasets.load import load_dataset
+    from .inspecting import inspect as look
+
+    found = look(
+        load_dataset(data, **vars(options), cache_dir=cache_dir),
+        max_seconds=max_seconds,
+        min_clips=min_clips,
+        cache_dir=cache_dir,
+        progress=sys.stderr.isatty(),
+    )
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else found)
+    return 0
+
+
 def cache(cache_dir: str | None = None, clear: bool = False) -> int:
     """Show what the cache of decoded audio and features holds, or clear it.
 
@@ -274,6 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate": evaluate,
         "predict": predict,
         "export": export,
+        "inspect": inspect,
         "cache": cache,
     }
     try:

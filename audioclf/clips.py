@@ -124,15 +124,7 @@ def decode(
         AudioError: for unreadable clips that `bad_audio` does not allow, naming them.
         DatasetError: when no readable clip of a part or of a class in train is left.
     """
-    # Sorted, so that another split of the same clips finds the same store.
-    ordered = sorted({e for part in splits.parts.values() for e in part}, key=lambda e: (e.identity(), e.name, e.label))
-    store = cache.build(
-        [example.identity() for example in ordered],
-        lambda i: _decode_example(ordered[i], sampling_rate),
-        recipe=_recipe(sampling_rate),
-        cache_dir=cache_dir or default_cache_dir(),
-        progress=progress,
-    )
+    ordered, store = stored(splits, sampling_rate=sampling_rate, cache_dir=cache_dir, progress=progress)
     set_aside = {ordered[i].name: reason for i, reason in store.errors.items()}
     _judge(list(store.errors.values()), len(ordered), bad_audio)
     position = {example: i for i, example in enumerate(ordered)}
@@ -156,6 +148,22 @@ def decode(
         size = audio.num_samples(chunk_seconds, sampling_rate)
         parts = {name: _cut(clips, size, sampling_rate) for name, clips in parts.items()}
     return DecodedSplits(parts, set_aside, tuple(_notes(store, ordered)), max_seconds, chunk_seconds)
+
+
+def stored(
+    splits: AudioSplits, *, sampling_rate: int, cache_dir: str | Path | None = None, progress: bool = False
+) -> tuple[list[Example], cache.ArrayStore]:
+    """All clips of a data set, in the order of the store of their waveforms, which is filled first."""
+    # Sorted, so that another split of the same clips finds the same store.
+    ordered = sorted({e for part in splits.parts.values() for e in part}, key=lambda e: (e.identity(), e.name, e.label))
+    store = cache.build(
+        [example.identity() for example in ordered],
+        lambda i: _decode_example(ordered[i], sampling_rate),
+        recipe=_recipe(sampling_rate),
+        cache_dir=cache_dir or default_cache_dir(),
+        progress=progress,
+    )
+    return ordered, store
 
 
 def _cut(clips: Clips, size: int, sampling_rate: int) -> Clips:

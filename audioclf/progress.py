@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from .checkpoint import write_file
 from .evaluation import Evaluation
+from .findings import shorten
 from .metrics import NAMES, metrics_of
 
 MAX_MATRIX_CLASSES = 20
 """Classes up to which the confusion matrix is printed; beyond, the pairs most often confused are."""
-LABEL_WIDTH = 24
 MAX_BARS = 60
 COLUMNS = {"ap": "avg. prec.", "threshold": "threshold", "precision": "precision", "recall": "recall", "f1": "f1"}
 """Heads of the table of classes."""
@@ -204,7 +204,7 @@ def confusion_figure(confusion: np.ndarray, labels: Sequence[str]) -> Any:
     axes.set_ylabel("true")
     if len(labels) <= MAX_MATRIX_CLASSES:
         # Escaped: matplotlib would read a dollar sign in a label as mathematics.
-        names = [_shorten(label).replace("$", r"\$") for label in labels]
+        names = [shorten(label).replace("$", r"\$") for label in labels]
         axes.set_xticks(range(len(labels)), names, rotation=90)
         axes.set_yticks(range(len(labels)), names)
         for row, column in np.argwhere(confusion):
@@ -220,7 +220,7 @@ def precision_figure(average_precisions: np.ndarray, labels: Sequence[str]) -> A
     figure = Figure(figsize=(6.0, 1.5 + 0.2 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(range(len(shown)), np.nan_to_num(average_precisions[shown]), color="#2a6fb0")
-    axes.set_yticks(range(len(shown)), [_shorten(labels[index]).replace("$", r"\$") for index in shown])
+    axes.set_yticks(range(len(shown)), [shorten(labels[index]).replace("$", r"\$") for index in shown])
     axes.set_xlim(0, 1)
     axes.set_xlabel("average precision")
     return figure
@@ -228,12 +228,12 @@ def precision_figure(average_precisions: np.ndarray, labels: Sequence[str]) -> A
 
 def results_table(evaluation: Evaluation, labels: Sequence[str], title: str) -> str:
     """A row for each class, the confusion matrix if there is one, and the metrics with their intervals, as text."""
-    rows, width = evaluation.classes, max(8, *(len(_shorten(label)) for label in labels))
+    rows, width = evaluation.classes, max(8, *(len(shorten(label)) for label in labels))
     columns = [name for name in COLUMNS if name in rows]
     lines = [title, f"{'class':<{width}}" + "".join(f"  {COLUMNS[name]:>10}" for name in columns) + "    clips"]
     for index, label in enumerate(labels):
         values = "".join(f"  {rows[name][index]:10.3f}" for name in columns)
-        lines.append(f"{_shorten(label):<{width}}{values}  {int(rows['support'][index]):7d}")
+        lines.append(f"{shorten(label):<{width}}{values}  {int(rows['support'][index]):7d}")
     if evaluation.confusion is not None:
         lines += ["", *_confusion_lines(evaluation.confusion, labels, width)]
     names = [name for name in metrics_of(evaluation.confusion is None, len(labels)) if name != "loss"]
@@ -262,7 +262,7 @@ def folds_table(
         summary: Metrics of each last row, by its name.
     """
     columns = list(next(iter(summary.values())))
-    width = max(8, *(len(_shorten(name)) for name in (*rows, *summary)))
+    width = max(8, *(len(shorten(name)) for name in (*rows, *summary)))
     lines = [f"{'fold':<{width}}  {'clips':>7}" + "".join(f"  {HEADS[name]:>9}" for name in columns)]
     for title, metrics in (*rows.items(), *summary.items()):
         if metrics is next(iter(summary.values())):
@@ -270,7 +270,7 @@ def folds_table(
         values = (metrics[name] for name in columns)
         cells = "".join(f"  {'-' if value is None else format(value, '.3f'):>9}" for value in values)
         count = num_clips[title] if title in rows and metrics is rows[title] else ""
-        lines.append(f"{_shorten(title):<{width}}  {count:>7}{cells}")
+        lines.append(f"{shorten(title):<{width}}  {count:>7}{cells}")
     return "\n".join(lines)
 
 
@@ -293,17 +293,11 @@ def _confusion_lines(confusion: np.ndarray, labels: Sequence[str], width: int) -
         lines = [f"{'confusion':<{width + 4}}{header}"]
         for index, label in enumerate(labels):
             cells = "".join(f"{count:>{cell}}" for count in confusion[index])
-            lines.append(f"{_shorten(label):<{width}}{index:>3} {cells}")
+            lines.append(f"{shorten(label):<{width}}{index:>3} {cells}")
         return [*lines, "(rows: true class, columns: predicted class)"]
     mistakes = confusion - np.diag(np.diag(confusion))
     pairs = sorted(np.argwhere(mistakes), key=lambda pair: -mistakes[tuple(pair)])[:MAX_MATRIX_CLASSES]
     return ["most often confused:"] + [
-        f"  {_shorten(labels[true])} taken for {_shorten(labels[predicted])}: {mistakes[true, predicted]}"
+        f"  {shorten(labels[true])} taken for {shorten(labels[predicted])}: {mistakes[true, predicted]}"
         for true, predicted in pairs
     ]
-
-
-def _shorten(label: str) -> str:
-    """A label on one line of bounded width."""
-    label = " ".join(label.split())
-    return label if len(label) <= LABEL_WIDTH else label[: LABEL_WIDTH - 1] + "…"

@@ -18,6 +18,7 @@ from .config import TrainConfig
 from .datasets.base import AudioSplits
 from .datasets.load import load_with_valid
 from .errors import CheckpointError, TrainingError
+from .findings import of_table
 from .finish import calibrate, evaluate_part, load_best
 from .interrupt import Interrupt
 from .loaders import prefetch, stop_workers, worker_deaths_told
@@ -294,5 +295,6 @@ def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits, saved: resu
     if decoded.chunk_seconds is not None:
         pieces = ", ".join(f"{len(clips)} {part}" for part, clips in decoded.parts.items())
         run.reporter.say(f"Pieces of {decoded.chunk_seconds:.4g} s: {pieces}.")
-    for note in (*splits.notes, *decoded.notes, *run.notes, *(saved.notes if saved else ())):
+    table = of_table(splits, made_up_for=run.config.balanced_sampling or run.config.class_weights is not None)
+    for note in (*splits.notes, *table, *decoded.notes, *run.notes, *(saved.notes if saved else ())):
         run.reporter.say(f"note: {note}")

@@ -24,6 +24,7 @@ RUNS = {
     "onnx": ["bench_onnx.py", "--rounds", "2"],
     "loader": ["bench_loader.py"],
     "augment": ["bench_augment.py"],
+    "inspect": ["bench_inspect.py", "--sets"],
 }
 
 

@@ -41,6 +41,15 @@ def test_scores(tones, quick, tmp_path, monkeypatch):
     assert 0 < len(given) < 12  # some are refused, and some are not
 
 
+def test_inspect(tones, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(audioclf, "inspect", partial(audioclf.inspect, cache_dir=tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").symlink_to(tones)
+    for block in blocks("inspect.md"):
+        exec(compile(block, "inspect.md", "exec"), {})
+    assert "Findings: none." in capsys.readouterr().out
+
+
 def test_extending(tmp_path, monkeypatch, small_runs):
     rng = np.random.default_rng(0)
     for speaker in ("03", "08", "09", "10"):

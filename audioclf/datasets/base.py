@@ -5,6 +5,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 from ..errors import DatasetError
@@ -202,7 +203,8 @@ def make_splits(
         parts[example.split or "train"].append(example)
     splits = AudioSplits(**parts, labels=labels, name=name, metric=metric)
     refuse_shared_clips(name, splits.parts)
-    split_notes = tuple(dict.fromkeys([*split_notes, *_shared_group_notes(splits)]))
+    shared = [shared_group_note(*parts, groups) for parts, groups in shared_groups(splits).items()]
+    split_notes = tuple(dict.fromkeys([*split_notes, *shared]))
     return replace(splits, notes=tuple(dict.fromkeys([*notes, *split_notes])), split_notes=split_notes)
 
 
@@ -249,19 +251,19 @@ def refuse_shared_clips(name: str, parts: Mapping[str, Sequence[Example]]) -> No
             before = (begin, end, part, example)
 
 
-def _shared_group_notes(splits: AudioSplits) -> list[str]:
+def shared_groups(splits: AudioSplits) -> dict[tuple[str, str], set[str]]:
+    """The groups that stand in two parts, for each two parts that share any."""
     groups = {part: {e.group for e in examples if e.group is not None} for part, examples in splits.parts.items()}
-    notes = []
-    parts = list(groups)
-    for i, first in enumerate(parts):
-        for second in parts[i + 1 :]:
-            shared = groups[first] & groups[second]
-            if shared:
-                notes.append(
-                    f"{len(shared)} group(s), for example {min(shared)!r}, are in both {first} and {second}: "
-                    f"scores on {second} will look better than they are."
-                )
-    return notes
+    pairs = combinations(groups, 2)
+    return {(first, second): shared for first, second in pairs if (shared := groups[first] & groups[second])}
+
+
+def shared_group_note(first: str, second: str, shared: set[str]) -> str:
+    """What `notes` say of groups that stand in two parts."""
+    return (
+        f"{len(shared)} group(s), for example {min(shared)!r}, are in both {first} and {second}: "
+        f"scores on {second} will look better than they are."
+    )
 
 
 def _first_repeated(labels: Sequence[str]) -> str:
