@@ -346,4 +346,7 @@ def _tell_how_to_resume(arguments: list[str]) -> None:
 
 def entry_point() -> None:
     """What the installed command `audioclf` calls."""
-    sys.exit(main())
+    status = main()
+    # All is said and saved: a second Ctrl-C would only fill the screen with how Python ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(status)

@@ -119,13 +119,14 @@ def attempted(data: Any, options: dict[str, Any]) -> tuple[audioclf.TrainResult 
 
 def command_line(arguments: list[str], out: Path) -> None:
     """What a child does: the command `audioclf`; what it prints goes to the file `out`."""
-    from audioclf.cli import main
+    from audioclf.cli import entry_point
 
     torch.set_num_threads(1)
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    sys.exit(main(arguments))
+    sys.argv = ["audioclf", *arguments]
+    entry_point()
 
 
 def child(function: Callable, *arguments: Any) -> multiprocessing.Process:
