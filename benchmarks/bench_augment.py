@@ -81,7 +81,7 @@ def passes(clips: Clips | MixedClips, name: str):
 
 
 def step_options(options: argparse.Namespace) -> argparse.Namespace:
-    return argparse.Namespace(**vars(options), freeze="none", cached=False, keep_memory=False)
+    return argparse.Namespace(**vars(options), device="cpu", freeze="none", cached=False, keep_memory=False)
 
 
 if __name__ == "__main__":
