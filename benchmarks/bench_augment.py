@@ -4,20 +4,26 @@ Usage: python benchmarks/bench_augment.py [--seconds 10] [--clips 2] [--precisio
 
 Clips of noise at 16 kHz, one thread, each transform over 60 clips (their strengths, and what presets leave out, are
 drawn), mixup by what it adds to reading two clips. The step is that of bench_train_step.py: DistilHuBERT's full shape,
-forward, backward, clipping, AdamW. "share of a step" is what a batch of `strong` takes of it; with one worker it is
-computed beside the step, on another core.
+forward, backward, clipping, AdamW. "share of a step" is what a batch of `strong` takes of it, one after the other.
+"with one worker" are steps of batches that a worker prepares beside them, by turns.
 """
 
 import argparse
+import itertools
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from bench_train_step import make_step
 from measure import interleaved, parser, write
+from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
 from audioclf import cache
 from audioclf.augment import PRESETS, TRANSFORMS, Augmentation, make_augmentation
 from audioclf.clips import Clips
+from audioclf.collate import make_collator
+from audioclf.loaders import make_loader, prefetch
 from audioclf.mixup import MixedClips
 from audioclf.runtime import DTYPES
 
@@ -37,10 +43,14 @@ def main() -> None:
             name: passes(MixedClips(clips, 0, 10) if name == "mixup" else clips, name) for name in (*names, "mixup")
         }
         rows, _ = interleaved({"reading": passes(clips, "none"), **sides}, options.rounds)
-    steps, _ = interleaved({"step": make_step("audioclf", step_options(options))}, options.rounds, options.precision)
+        step = make_step("audioclf", step_options(options))
+        steps, _ = interleaved({"step": step}, options.rounds, options.precision)
+        worked = {name: steps_with_a_worker(clips, name, step, options.clips) for name in ("none", *PRESETS)}
+        with_worker, _ = interleaved(worked, 3 * options.rounds)
     milliseconds = {name: round(1e3 * row["seconds"] / NUM_CLIPS, 2) for name, row in rows.items()}
     of_a_step = 1e3 * steps["step"]["seconds"] / options.clips
     figures = {"ms a clip": milliseconds, "ms of a step a clip": round(of_a_step, 1), "step": steps["step"]}
+    figures["with one worker"] = with_worker
     write(
         options, figures | {"share of a step": {n: round(milliseconds[n] / of_a_step, 4) for n in (*PRESETS, "mixup")}}
     )
@@ -76,6 +86,20 @@ def passes(clips: Clips | MixedClips, name: str):
         for index in range(NUM_CLIPS):
             item = clips[index, 1]
             augmentation(item["waveform"], len(item["waveform"]), 1, index)
+
+    return run
+
+
+def steps_with_a_worker(clips: Clips, name: str, step: Callable[[], None], batch_size: int) -> Callable[[], None]:
+    """A step, once its batch has come from a worker that prepares the next ones meanwhile; ready to be called."""
+    augmented = replace(clips, augmentation=make_augmentation(0, False, name, RATE))
+    collate = make_collator(HubertConfig(), Wav2Vec2FeatureExtractor())
+    loader = make_loader(augmented, collate, batch_size=batch_size, seed=0, num_workers=1, pin_memory=False)
+    batches = itertools.chain.from_iterable(prefetch(loader) for _ in itertools.count())
+
+    def run() -> None:
+        next(batches)
+        step()
 
     return run
 
