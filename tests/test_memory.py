@@ -4,6 +4,7 @@ import json
 import resource as limits
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,7 +227,7 @@ class TestLimit:
         told = {}
         for budget in (None, 1.6):
             command = [sys.executable, "-c", LIMITED, str(tmp_path), json.dumps(budget)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
             assert ("Memory ran out: from here on at most" in done.stdout) == (budget is not None)
             told[budget] = json.loads(done.stdout.splitlines()[-1])
         assert told[None]["peak"] > 1.7e9
@@ -236,16 +237,16 @@ class TestLimit:
 
 
 LIMITED = """
-import json, resource, sys
+import json, sys
 import audioclf
+from peak import peak_mib
 folder, budget = sys.argv[1], json.loads(sys.argv[2])
 result = audioclf.train(
     folder + "/data", model=folder + "/config.json", num_epochs=1, batch_size=64, max_memory_gb=budget,
     output_dir=f"{folder}/{budget}", cache_dir=folder + "/cache", precision="fp32", device="cpu", logging_steps=1
 )
 row = result.history[0]
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"peak": peak, "loss": row["loss"], "grad_norm": row["grad_norm"]}))
+print(json.dumps({"peak": peak_mib() * 2**20, "loss": row["loss"], "grad_norm": row["grad_norm"]}))
 """
 
 

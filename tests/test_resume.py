@@ -65,12 +65,20 @@ def plotted(output_dir: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: [(event.step, event.value) for event in board.Scalars(name)] for name in names}
 
 
+def until_plots_sort(output_dir: Path) -> None:
+    """Waits out the second: TensorBoard reads its files by name, where of one second and process the tenth is first."""
+    begun = max(int(file.name.split(".")[3]) for file in (output_dir / "tensorboard").iterdir())
+    while int(time.time()) <= begun:
+        time.sleep(0.05)
+
+
 def until_done(data, options, cuts) -> audioclf.TrainResult:
     """Runs, cut after so many micro-batches of each attempt, until nothing cuts it any more."""
     for at in cuts:
         cut_after.cut(at)
         with pytest.raises(KeyboardInterrupt):
             audioclf.train(data, resume=True, **options)
+        until_plots_sort(options["output_dir"])
     cut_after.cut(None)
     return audioclf.train(data, resume=True, **options)
 
