@@ -34,6 +34,7 @@ LAYERS = [
         "fingerprint",
         "intervals",
         "levels",
+        "pictures",
         "pieces",
         "metrics",
         "ranking",
