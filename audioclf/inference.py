@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -92,20 +92,36 @@ class Classifier:
             >>> classifier("song.wav", top_k=1)  # doctest: +SKIP
             [{'label': 'blues', 'score': 0.91}]
         """
-        if top_k is not None:
-            check_int("top_k", top_k, minimum=1)
-        if min_score is not None:
-            check_number("min_score", min_score, minimum=0, maximum=1)
-            if self.thresholds is not None:
-                raise ConfigError(
-                    "min_score is for classes of which a sound has one; this multi-label checkpoint has thresholds, "
-                    "which say what is 'detected', maybe nothing: leave min_score out."
-                )
+        self._check_choice(top_k, min_score)
         if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, dict)):
             return self._top(self.probabilities([inputs], batch_size), top_k, min_score)[0]
         if not isinstance(inputs, Iterable):
             raise AudioError(f"{inputs!r} is no sound: give a path, bytes, {{'array', 'sampling_rate'}} or a list.")
         return self._top(self.probabilities(inputs, batch_size), top_k, min_score)
+
+    def each(
+        self, inputs: Iterable[Any], *, top_k: int | None = 5, min_score: float | None = None, batch_size: int = 8
+    ) -> Iterator[list[dict[str, Any]] | AudioError]:
+        """Classifies sounds one after the other, as a call with each would; for many, some of which may be broken.
+
+        Args:
+            inputs: Sounds in the forms that a call takes.
+            top_k, min_score, batch_size: As for a call.
+
+        Yields:
+            Of each sound, in their order, what a call returns, or the error that says why it cannot be read.
+
+        Example:
+            >>> for path, found in zip(paths, classifier.each(paths)):  # doctest: +SKIP
+            ...     print(path, "broken" if isinstance(found, audioclf.AudioError) else found[0]["label"])
+        """
+        self._check_choice(top_k, min_score)
+        check_int("batch_size", batch_size, minimum=1)
+        with contextlib.closing(self._decoded(inputs, CHUNK_BATCHES * batch_size)) as chunks:
+            for outcomes in chunks:
+                waveforms = [outcome for outcome in outcomes if not isinstance(outcome, AudioError)]
+                found = iter(self._top(self._probabilities(waveforms, batch_size), top_k, min_score))
+                yield from (outcome if isinstance(outcome, AudioError) else next(found) for outcome in outcomes)
 
     def probabilities(self, inputs: Iterable[Any], batch_size: int = 8) -> np.ndarray:
         """Class probabilities (N, C) float32 of many sounds, in their order; memory stays flat however many.
@@ -115,7 +131,11 @@ class Classifier:
         check_int("batch_size", batch_size, minimum=1)
         rows = [np.zeros((0, len(self.labels)), dtype=np.float32)]
         with contextlib.closing(self._decoded(inputs, CHUNK_BATCHES * batch_size)) as chunks:
-            rows += [self._probabilities(waveforms, batch_size) for waveforms in chunks]
+            for waveforms in chunks:
+                for outcome in waveforms:
+                    if isinstance(outcome, AudioError):
+                        raise outcome
+                rows.append(self._probabilities(waveforms, batch_size))
         return np.concatenate(rows)
 
     def timeline(
@@ -198,12 +218,22 @@ class Classifier:
             ...     print(window.start, window.end, window.top[0]["label"])
         """
         check_int("batch_size", batch_size, minimum=1)
-        if top_k is not None:
-            check_int("top_k", top_k, minimum=1)
+        self._check_choice(top_k, None)
         cut = self._window(window_seconds, hop_seconds)
         ready = windows(audio.live_blocks(blocks, sampling_rate, self.sampling_rate), *cut)
         batches = (batch for completed in ready for batch in batched(completed, batch_size))
         return (Window(*span, row, self._top(row[None], top_k)[0]) for span, row in self._heard(batches))
+
+    def _check_choice(self, top_k: int | None, min_score: float | None) -> None:
+        if top_k is not None:
+            check_int("top_k", top_k, minimum=1)
+        if min_score is not None:
+            check_number("min_score", min_score, minimum=0, maximum=1)
+            if self.thresholds is not None:
+                raise ConfigError(
+                    "min_score is for classes of which a sound has one; this multi-label checkpoint has thresholds, "
+                    "which say what is 'detected', maybe nothing: leave min_score out."
+                )
 
     def _window(self, window_seconds: float | None, hop_seconds: float | None) -> tuple[int, int]:
         return choose_window(
@@ -224,21 +254,21 @@ class Classifier:
             for (start, waveform), row in zip(batch, rows, strict=True):
                 yield (start / self.sampling_rate, (start + len(waveform)) / self.sampling_rate), row
 
-    def _decoded(self, inputs: Iterable[Any], size: int) -> Iterator[list[np.ndarray]]:
-        """Waveforms of so many inputs at a time; the next ones are decoded while the model works on these."""
+    def _decoded(self, inputs: Iterable[Any], size: int) -> Iterator[list[np.ndarray | AudioError]]:
+        """Waveforms of so many inputs at a time, or why there is none; the next are decoded meanwhile."""
         remaining = iter(inputs)
         pool = ThreadPoolExecutor()
         try:
             ahead = [pool.submit(self._waveform, sound) for sound in islice(remaining, size)]
             while ahead:
                 current, ahead = ahead, [pool.submit(self._waveform, sound) for sound in islice(remaining, size)]
-                yield [future.result() for future in current]
+                yield [_outcome(future) for future in current]
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _probabilities(self, waveforms: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
         """Of each waveform, in pieces where it is longer than these, (N, C)."""
-        if self.chunk_seconds is None:
+        if self.chunk_seconds is None or not waveforms:
             return self._piece_probabilities(waveforms, batch_size)
         size = audio.num_samples(self.chunk_seconds, self.sampling_rate)
         starts = [piece_starts(len(waveform), size) for waveform in waveforms]
@@ -283,6 +313,13 @@ class Classifier:
     def _entry(self, index: int, score: float) -> dict[str, Any]:
         entry = {"label": self.labels[index], "score": score}
         return entry if self.thresholds is None else {**entry, "detected": bool(score >= self.thresholds[index])}
+
+
+def _outcome(future: Future) -> np.ndarray | AudioError:
+    try:
+        return future.result()
+    except AudioError as error:
+        return error
 
 
 def load(

@@ -9,7 +9,7 @@ import pytest
 from conftest import write_tone
 
 import audioclf
-from audioclf import augment
+from audioclf import augment, cli
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -48,6 +48,26 @@ def test_inspect(tones, tmp_path, monkeypatch, capsys):
     for block in blocks("inspect.md"):
         exec(compile(block, "inspect.md", "exec"), {})
     assert "Findings: none." in capsys.readouterr().out
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    """Every command is in the table; the file of options is one."""
+    page = (DOCS / "command_line.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([a-z][a-z-]*)[ `]", page, re.MULTILINE) == list(cli.COMMANDS)
+    (content,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(content)
+    assert cli.main(["train", "--config", "run.yaml", "--num-epochs", "3", "--print-config"]) == 0
+    told = capsys.readouterr().out
+    for line in (
+        "data: clips.csv",
+        "group_column: speaker",
+        "augment: strong",
+        "num_epochs: 3",
+        "learning_rate: 0.0001",
+    ):
+        assert f"{line}\n" in told
+    assert "labels:\n- no\n- yes\n" in told
 
 
 def test_extending(tmp_path, monkeypatch, small_runs):

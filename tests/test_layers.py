@@ -81,6 +81,7 @@ LAYERS = [
         "onnx_export",
         "scoring",
     },
+    {name_of(path) for path in (PACKAGE / "commands").rglob("*.py")},
     {"cli", "__main__"},
 ]
 

@@ -128,7 +128,7 @@ class TestARun:
         assert (scores[0]["label"], scores[0]["detected"]) == ("high", True)
         assert main(["predict", str(run.checkpoint_dir), file]) == 0
         marked = [f"{entry['label']} {entry['score']:.3f}{'*' if entry['detected'] else ''}" for entry in scores]
-        assert capsys.readouterr().out == f"{file}: {', '.join(marked)}\n"
+        assert capsys.readouterr().out.removeprefix(file).split() == " ".join(marked).split()
 
     def test_table(self, chords, options, tmp_path, capsys):
         shown = {**options, "num_epochs": 1, "progress": True}
