@@ -41,6 +41,7 @@ _HOMES = {
     "load_dataset": "datasets.load",
     "make_splits": "datasets.base",
     "register": "models.hf",
+    "to_datasets": "datasets.convert",
     "train": "training",
 }
 
