@@ -37,6 +37,7 @@ _HOMES = {
     "evaluate": "scoring",
     "export_onnx": "onnx_export",
     "inspect": "inspecting",
+    "is_first_process": "distributed",
     "load": "inference",
     "load_dataset": "datasets.load",
     "make_splits": "datasets.base",

@@ -11,17 +11,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def windows(micro_batches: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yields lists of `size` consecutive micro-batches; the last one holds what is left.
+def windows(micro_batches: Iterable[T], sizes: Iterable[int]) -> Iterator[list[T]]:
+    """Yields lists of so many consecutive micro-batches each.
 
-    >>> list(windows("abcde", 2))
+    >>> list(windows("abcde", [2, 2, 1]))
     [['a', 'b'], ['c', 'd'], ['e']]
     """
     iterator = iter(micro_batches)
-    while window := list(islice(iterator, size)):
-        yield window
-
-
-def num_windows(num_micro_batches: int, size: int) -> int:
-    """Windows that `windows` yields for that many micro-batches."""
-    return -(-num_micro_batches // size)
+    for size in sizes:
+        yield list(islice(iterator, size))

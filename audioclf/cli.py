@@ -1,5 +1,6 @@
 """The command `audioclf`: its subcommands, exit statuses, and sentences instead of tracebacks."""
 
+import os
 import shlex
 import signal
 import sys
@@ -14,7 +15,7 @@ from .commands.export import export
 from .commands.inspect import inspect
 from .commands.predict import predict
 from .commands.train import compare, cross_validate, train
-from .errors import AudioclfError
+from .errors import AudioclfError, ResourceError
 
 USAGE_ERROR = 2
 COMMANDS = {
@@ -47,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
     except AudioclfError as error:
-        print(f"audioclf: {error}", file=sys.stderr)
+        # Of the processes of a job all find the same fault, but for what befalls one alone.
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, ResourceError):
+            print(f"audioclf: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         _tell_how_to_resume(arguments)

@@ -13,13 +13,16 @@ from .checkpoint import write_file
 from .checks import check_int
 from .config import TrainConfig
 from .crossval import cross_validate
+from .datasets.base import AudioSplits
 from .datasets.folds import HowToFold
 from .datasets.load import load_dataset
+from .distributed import is_first_process, joined, on_first, one_a_machine_first
 from .errors import ConfigError
 from .export import to_json
 from .metrics import NAMES
 from .objective import choose_metric
 from .progress import printable
+from .runtime import choose_device
 from .training import train
 
 RESULT_FILE = "comparison.json"
@@ -91,34 +94,44 @@ def compare(
     """
     shared = TrainConfig.from_overrides(config, overrides)
     configs = _configs(recipes, shared, seeds)
-    splits = load_dataset(data, cache_dir=shared.cache_dir)
-    metric = choose_metric(shared, splits)
-    part = "test" if folds is not None or splits.test else "valid"
-    scores: dict[str, list[float]] = {name: [] for name in recipes}
+    with joined(choose_device(shared.device)):
+        with one_a_machine_first():
+            splits = load_dataset(data, cache_dir=shared.cache_dir)
+        metric = choose_metric(shared, splits)
+        part = "test" if folds is not None or splits.test else "valid"
+        scores = _scores(configs, splits, seeds, folds, metric, part)
+        names = list(scores)
+        num_folds = len(scores[names[0]]) // len(seeds)
+        differences = {
+            name: paired_difference(np.array(scores[name]), np.array(scores[names[0]]), num_folds) for name in names[1:]
+        }
+        comparison = Comparison(metric, part, scores, differences)
+        on_first(_keep, comparison, shared)
+        if shared.progress and is_first_process():
+            tqdm.write(printable(comparison_table(comparison)))
+        return comparison
+
+
+def _scores(
+    configs: dict[str, TrainConfig],
+    splits: AudioSplits,
+    seeds: Sequence[int],
+    folds: HowToFold | None,
+    metric: str,
+    part: str,
+) -> dict[str, tuple[float, ...]]:
+    """The metric of each recipe's runs, seed by seed."""
+    scores: dict[str, tuple[float, ...]] = dict.fromkeys(configs, ())
     for seed in seeds:
-        for name, own in configs.items():
-            where = Path(shared.output_dir) / name / f"seed-{seed}"
-            own = replace(own, seed=seed, output_dir=str(where))
+        for name, config in configs.items():
+            own = replace(config, seed=seed, output_dir=str(Path(config.output_dir) / name / f"seed-{seed}"))
             if folds is None:
                 result = train(splits, config=own)
                 found = [result.test_metrics if part == "test" else result.best_metrics]
             else:
                 found = [run.result.test_metrics for run in cross_validate(splits, folds, config=own).runs]
-            scores[name] += [_value(metrics, metric) for metrics in found]
-    num_folds = len(next(iter(scores.values()))) // len(seeds)
-    comparison = Comparison(
-        metric,
-        part,
-        {name: tuple(values) for name, values in scores.items()},
-        {
-            name: paired_difference(np.array(values), np.array(scores[next(iter(scores))]), num_folds)
-            for name, values in list(scores.items())[1:]
-        },
-    )
-    _keep(comparison, shared)
-    if shared.progress:
-        tqdm.write(printable(comparison_table(comparison)))
-    return comparison
+            scores[name] += tuple(_value(metrics, metric) for metrics in found)
+    return scores
 
 
 def paired_difference(scores: np.ndarray, baseline: np.ndarray, num_folds: int = 1) -> Difference:

@@ -18,6 +18,7 @@ from .config import TrainConfig
 from .datasets.folds import Folds, HowToFold, divide
 from .datasets.load import load_dataset
 from .datasets.split import cut_valid
+from .distributed import is_first_process, joined, on_first, one_a_machine_first
 from .errors import AudioclfError, CheckpointError, ConfigError, DatasetError
 from .export import to_json
 from .foldstats import CrossValidation, FoldRun, cross_validation_table, summarise
@@ -73,10 +74,12 @@ def cross_validate(
     """
     config = TrainConfig.from_overrides(config, overrides)
     seeds = _check_seeds(seeds, config)
-    with Interrupt(), output_folder(config, RESULT_FILE, "cross-validation") as output_dir:
-        splits = load_dataset(data, cache_dir=config.cache_dir)
+    device = choose_device(config.device)
+    with joined(device), Interrupt(), output_folder(config, RESULT_FILE, "cross-validation") as output_dir:
+        config = replace(config, progress=config.progress and is_first_process())
+        with one_a_machine_first():
+            splits = load_dataset(data, cache_dir=config.cache_dir)
         divided = divide(splits, folds, seeds[0])
-        choose_device(config.device)
         load_config(resolve(config.model))
         metric = choose_metric(config, splits)
         _check_cut(divided, config)
@@ -89,8 +92,8 @@ def cross_validate(
             "config": config.to_dict(),
             "notes": list(divided.notes),
         }
-        if not _goes_on(output_dir, plan, config):
-            _clear(output_dir)
+        if not on_first(_goes_on, output_dir, plan, config):
+            on_first(_clear, output_dir)
             _write(output_dir, plan, ())
         num_runs = len(seeds) * len(divided.names)
         _say(config, f"{divided.name}: {len(divided.names)} folds of {len(divided.clips)} clips, {num_runs} runs.")
@@ -120,7 +123,9 @@ def _run_all(
             runs.append(FoldRun(seed, fold, result))
             _write(output_dir, plan, runs)
     except AudioclfError:
-        if not any(output_dir.glob("seed-*/fold-*/history.jsonl")):  # refused: then nothing is to be in the way
+        if is_first_process() and not any(
+            output_dir.glob("seed-*/fold-*/history.jsonl")
+        ):  # refused: then nothing is to be in the way
             _clear(output_dir)
             (output_dir / RESULT_FILE).unlink(missing_ok=True)
         raise
@@ -235,7 +240,7 @@ def _write(
     content = {**plan, "runs": rows, **({name: getattr(result, name) for name in parts} if result else {})}
     path = output_dir / RESULT_FILE
     try:
-        checkpoint.write_file(path, to_json(content))
+        on_first(checkpoint.write_file, path, to_json(content))
     except OSError as error:
         raise CheckpointError(
             f"{str(path)!r} cannot be written ({error.strerror or error}): free some space and go on with resume=True."

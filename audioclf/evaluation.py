@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .distributed import summed
 from .errors import ConfigError
 from .loaders import prefetch
 from .memory import backing_off, named, split
@@ -82,15 +83,18 @@ def evaluate_loader(
 
 
 def evaluated_logits(model: AudioClassifier, loader: DataLoader, device: torch.device, precision: str) -> np.ndarray:
-    """Logits (P, C) float32 of the loader's rows, clips or pieces of them, by the model in evaluation mode."""
+    """Logits (P, C) float32 of the loader's rows, clips or pieces of them, by the model in evaluation mode.
+
+    In a job each process computes those that its loader gives it, and gets all of them.
+    """
     model.eval()
     rows, max_clips = loader.dataset, None
-    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    logits = torch.zeros(len(rows), model.config.num_labels)
     with torch.inference_mode(), unchanged_random_state(), contextlib.closing(prefetch(loader)) as batches:
         for batch in batches:
             of_batch, max_clips = forward_backing_off(model, batch, device, precision, rows.names, max_clips)
             logits[batch["index"]] = of_batch.cpu()
-    return logits
+    return summed(logits).numpy()
 
 
 def _calibration_error(scores: np.ndarray, targets: np.ndarray) -> float:

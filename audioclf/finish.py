@@ -6,6 +6,7 @@ import numpy as np
 
 from . import checkpoint
 from .calibration import divide_logits, fit_temperature
+from .distributed import on_first
 from .evaluation import Evaluation, evaluate_loader, evaluated_logits
 from .export import read_metadata, save_pretrained
 from .models.classifier import AudioClassifier, freeze, load_classifier, place
@@ -63,5 +64,5 @@ def calibrate(run: Run, model: AudioClassifier) -> tuple[Evaluation, dict[str, A
     divide_logits(model, told["temperature"])
     after = evaluate_part(run, "valid", model)
     metadata |= {**described(after), **told}
-    checkpoint.write_folder(folder, lambda place: save_pretrained(model, run.extractor, place, metadata))
+    on_first(checkpoint.write_folder, folder, lambda place: save_pretrained(model, run.extractor, place, metadata))
     return after, told

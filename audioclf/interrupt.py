@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from .distributed import largest, num_ranks
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
     """While entered, Ctrl-C raises `KeyboardInterrupt` and SIGTERM `SystemExit(143)`: at once, or after `deferred`.
 
-    A second signal raises at once wherever it comes. A signal that is ignored (as in a shell's background job) stays
-    so. Does nothing outside the main thread, where Python handles no signals. Earlier handlers come back at the end.
+    A second signal raises at once wherever it comes. While `together` is entered, one that came to any process of a job
+    raises in all of them, at the next `check` or end of `deferred`. A signal that is ignored (as in a shell's
+    background job) stays so. Does nothing outside the main thread, where Python handles no signals. Earlier handlers
+    come back at the end.
 
     Attributes:
         requested: The signal that came, if any.
@@ -24,7 +28,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.requested: int | None = None
         self.insisted = False
-        self._deferred = False
+        self._deferred = self._together = False
         self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -49,13 +53,32 @@ class Interrupt:
             yield
         finally:
             self._deferred = False
-        if self.requested is not None:
+        self.check()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside, no process of a job stops before the others do."""
+        self._together = num_ranks() > 1
+        try:
+            yield
+        finally:
+            self._together = False
+
+    def share(self) -> bool:
+        """Whether a signal has come, to any process of the job. For all of them."""
+        if self._together:
+            self.requested = largest([self.requested or 0])[0] or None
+        return self.requested is not None
+
+    def check(self) -> None:
+        """Raises when a signal has come, to any process of the job. For all of them."""
+        if self.share():
             raise _exception(self.requested)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.insisted = self.requested is not None
         self.requested = number
-        if self.insisted or not self._deferred:
+        if self.insisted or not (self._deferred or self._together):
             raise _exception(number)
 
 

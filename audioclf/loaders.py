@@ -16,12 +16,13 @@ from .augment import steps_of
 from .clips import Clips, DecodedSplits
 from .collate import Collator, make_collator
 from .config import TrainConfig
+from .distributed import num_ranks, one_a_machine_first, rank
 from .errors import ConfigError, ResourceError
 from .features import FeatureClips, cache_features, collate_features
 from .interrupt import SIGNALS
 from .mixup import MixedClips
 from .models.classifier import AudioClassifier
-from .sampling import LengthBucketSampler
+from .sampling import LengthBucketSampler, Share
 
 T = TypeVar("T")
 
@@ -42,12 +43,13 @@ def make_loader(
     pin_memory: bool,
     max_samples: float = math.inf,
     balanced: bool = False,
+    share: Share = Share(),
 ) -> DataLoader:
     """Batches of one part, in the order of a `LengthBucketSampler` of these options (its `batch_sampler`)."""
     return DataLoader(
         clips,
         batch_sampler=LengthBucketSampler(
-            clips.lengths, batch_size, seed, max_samples, clips.labels if balanced else None
+            clips.lengths, batch_size, seed, max_samples, clips.labels if balanced else None, share
         ),
         collate_fn=collate,
         num_workers=num_workers,
@@ -109,8 +111,12 @@ def make_loaders(
     decoded: DecodedSplits,
     model: AudioClassifier,
     extractor: SequenceFeatureExtractor,
+    window: int,
 ) -> tuple[dict[str, DataLoader], tuple[str, ...]]:
     """The loader of each part, train in a new order every epoch; and sentences for the user.
+
+    In a job of several processes each has its share of every window of `window` micro-batches, and of every part that
+    is evaluated.
 
     Raises:
         ConfigError: when a clip is longer than `max_batch_seconds`, or multi-label clips are to be balanced.
@@ -133,6 +139,7 @@ def make_loaders(
             pin_memory=device.type == "cuda",
             max_samples=max_samples,
             balanced=config.balanced_sampling and part == "train",
+            share=Share(rank(), num_ranks(), window if part == "train" else num_ranks()),
         )
         for part, clips in parts.items()
     }
@@ -176,16 +183,17 @@ def _inputs(
         wanted = config.freeze != "none" and not config.random_crop
     if not wanted:
         return decoded.parts, collator, ()
-    parts = cache_features(
-        model,
-        decoded.parts,
-        extractor,
-        precision=precision,
-        device=device,
-        cache_dir=config.cache_dir,
-        progress=config.progress,
-        at_any_size=config.cache_features is True,
-    )
+    with one_a_machine_first():
+        parts = cache_features(
+            model,
+            decoded.parts,
+            extractor,
+            precision=precision,
+            device=device,
+            cache_dir=config.cache_dir,
+            progress=config.progress,
+            at_any_size=config.cache_features is True,
+        )
     if parts is None:
         note = (
             "The disk has no room to keep what the frozen encoder gives, so it is computed in every epoch; for a "

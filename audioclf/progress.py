@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .checkpoint import write_file
+from .distributed import is_first_process
 from .evaluation import Evaluation
 from .findings import shorten
 from .metrics import NAMES, metrics_of
@@ -32,6 +33,8 @@ HEADS = {
 
 class Reporter:
     """Tells each step, epoch and the end to the terminal, TensorBoard and history.jsonl.
+
+    In a job the first process does; those of the others only keep the history.
 
     Args:
         output_dir: Where `history.jsonl` and `tensorboard/` go.
@@ -57,11 +60,13 @@ class Reporter:
         self.metric = metric
         self.show = show
         self.history = list(history)
-        self._path = output_dir / "history.jsonl"
-        self._write_history()
+        self._path = output_dir / "history.jsonl" if is_first_process() else None
         self._behind = False
-        board = SummaryWriter(str(output_dir / "tensorboard"), purge_step=history[-1]["step"] + 1 if history else None)
-        self._board: SummaryWriter | None = board
+        self._board: SummaryWriter | None = None
+        if is_first_process():
+            self._write_history()
+            purge_step = history[-1]["step"] + 1 if history else None
+            self._board = SummaryWriter(str(output_dir / "tensorboard"), purge_step=purge_step)
         self._bar = tqdm(
             total=num_windows, initial=num_done, desc="training", unit="step", disable=not show, dynamic_ncols=True
         )
@@ -90,7 +95,9 @@ class Reporter:
         for name, value in metrics.items():
             if isinstance(value, float):
                 self._plot("add_scalar", f"valid/{name}", value, step)
-        if is_best:  # drawing takes a tenth of a second, which every epoch of a small run would feel
+        if (
+            is_best and self._board is not None
+        ):  # drawing takes a tenth of a second, which every epoch of a small run would feel
             self._draw(evaluation, step)
         self.flush()
         own = metrics_of(evaluation.confusion is None, len(self.labels))[0]
@@ -139,6 +146,8 @@ class Reporter:
         seconds = time.monotonic() - self._start
         row = {"event": event, "epoch": epoch, "step": step, **values, "time": {"seconds": seconds, **timings}}
         self.history.append(row)
+        if self._path is None:
+            return
         try:
             if self._behind:
                 self._write_history()

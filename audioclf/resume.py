@@ -16,12 +16,13 @@ from . import checkpoint
 from .clips import DecodedSplits
 from .config import TrainConfig
 from .datasets.base import AudioSplits
+from .distributed import gathered, is_first_process, on_first, rank
 from .errors import CheckpointError, ConfigError
 from .evaluation import Evaluation
 from .export import read_metadata, save_pretrained
 from .models import lora
 from .run import Run, State
-from .runtime import random_state, set_random_state
+from .runtime import random_state, seed_everything, set_random_state
 
 STATE_FILE = "training_state.pt"
 MAY_CHANGE = (
@@ -56,23 +57,25 @@ class Saved:
 
 
 def save_last(run: Run, evaluation: Evaluation | None = None) -> None:
-    """Writes `last`: the weights as they would be evaluated, and all that going on takes.
+    """Writes `last`: the weights as they would be evaluated, and all that going on takes. For all processes of a job.
 
     Raises:
         CheckpointError: when it cannot be written; earlier ones are untouched.
     """
+    of_all = {"random": gathered(random_state())}
+    of_all["log_losses"], of_all["log_num_clips"] = run.log.pooled()
 
     def fill(folder: Path) -> None:
         save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
         with (folder / STATE_FILE).open("wb") as file:  # with a path, a full disk would be told in riddles
-            torch.save(_training_state(run), file)
+            torch.save({**_training_state(run), **of_all}, file)
 
     run.reporter.flush()
-    checkpoint.write_folder(run.output_dir / "last", fill, run.config.save_total_limit - 1)
+    on_first(lambda: checkpoint.write_folder(run.output_dir / "last", fill, run.config.save_total_limit - 1))
 
 
 def save_best(run: Run, evaluation: Evaluation) -> None:
-    """Writes `best`: the weights as they were evaluated.
+    """Writes `best`: the weights as they were evaluated. For all processes of a job.
 
     As many earlier ones are kept as of `last`, so that whichever of these is gone on from finds its own; at least one,
     which belongs to the `last` of before until the next one is there.
@@ -84,11 +87,15 @@ def save_best(run: Run, evaluation: Evaluation) -> None:
     def fill(folder: Path) -> None:
         save_pretrained(run.model, run.extractor, folder, run.describe(evaluation))
 
-    checkpoint.write_folder(run.output_dir / "best", fill, max(1, run.config.save_total_limit - 1))
+    on_first(lambda: checkpoint.write_folder(run.output_dir / "best", fill, max(1, run.config.save_total_limit - 1)))
 
 
 def is_saved(run: Run) -> bool:
-    """Whether `last` is of where the run stands."""
+    """Whether `last` is of where the run stands. For all processes of a job."""
+    return on_first(_is_saved, run)
+
+
+def _is_saved(run: Run) -> bool:
     last = run.output_dir / "last"
     if checkpoint.damage(last):
         return False
@@ -209,11 +216,15 @@ def restore(run: Run, saved: Saved) -> None:
     run.model.load_state_dict(training["weights"], strict=False)
     if isinstance(run.train_loss, nn.Module):
         run.train_loss.load_state_dict(training["loss"])
-    run.log.losses = [loss.to(run.device) for loss in training["log_losses"]]
-    run.log.num_clips = training["log_num_clips"]
-    set_random_state(training["random"])
+    losses = training["log_losses"].to(run.device)  # of all processes together, so that one has them now
+    run.log.losses = list(losses if is_first_process() else torch.zeros_like(losses))
+    run.log.num_clips = training["log_num_clips"] if is_first_process() else 0
+    if rank() < len(training["random"]):
+        set_random_state(training["random"][rank()])
+    else:  # a process more than there were
+        seed_everything((run.config.seed + run.state.step) % 2**32, rank())
     training.clear()  # as large as two copies of the weights
-    checkpoint.restore(saved.folder, run.output_dir / "last")
+    on_first(checkpoint.restore, saved.folder, run.output_dir / "last")
     _restore_best(run)
     run.reporter.say(f"Going on after step {run.state.step} of {run.num_steps}.")
 
@@ -222,10 +233,8 @@ def _restore_best(run: Run) -> None:
     best, state = run.output_dir / "best", run.state
     if state.best is None:
         return
-    for folder in checkpoint.generations(best):
-        if checkpoint.damage(folder) is None and read_metadata(str(folder))["epoch"] == state.best_epoch:
-            checkpoint.restore(folder, best)
-            return
+    if on_first(_bring_back, best, state.best_epoch):
+        return
     run.reporter.say(
         f"note: The best checkpoint so far, of epoch {state.best_epoch}, is gone or damaged; the best of the epochs to "
         "come takes its place."
@@ -234,8 +243,17 @@ def _restore_best(run: Run) -> None:
     state.best, state.best_epoch = None, state.last_epoch
 
 
+def _bring_back(best: Path, epoch: int) -> bool:
+    """Whether the checkpoint of that epoch could be made the best one."""
+    for folder in checkpoint.generations(best):
+        if checkpoint.damage(folder) is None and read_metadata(str(folder))["epoch"] == epoch:
+            checkpoint.restore(folder, best)
+            return True
+    return False
+
+
 def _training_state(run: Run) -> dict[str, Any]:
-    """Tensors and plain types only: what `torch.load(weights_only=True)` reads."""
+    """What one process knows, in tensors and plain types only: what `torch.load(weights_only=True)` reads."""
     state = {field.name: getattr(run.state, field.name) for field in dataclasses.fields(State)}
     if run.state.best is not None:
         best = run.state.best
@@ -250,9 +268,6 @@ def _training_state(run: Run) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
         "loss": run.train_loss.state_dict() if isinstance(run.train_loss, nn.Module) else {},
-        "log_losses": run.log.losses,
-        "log_num_clips": run.log.num_clips,
-        "random": random_state(),
         "history": json.dumps(run.reporter.history),
     }
 

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 from transformers import SequenceFeatureExtractor
 
 from . import __version__, checkpoint, export
-from .accumulate import num_windows
 from .calibration import last_layer
 from .clips import DecodedSplits
 from .config import TrainConfig
 from .datasets.base import AudioSplits
+from .distributed import barrier, gathered, is_first_process, summed
 from .errors import ConfigError
 from .evaluation import Evaluation
 from .loaders import make_loaders
@@ -101,11 +101,16 @@ class StepLog:
         self.num_clips += sum(len(batch["labels"]) for batch in window)
 
     def take(self) -> dict[str, Any]:
-        """The row's values; starts anew."""
-        loss, now = torch.stack(self.losses).mean().item(), time.monotonic()
-        row = {"loss": loss, "clips_per_second": self.num_clips / max(now - self.began, 1e-9)}
+        """The row's values, of all processes; starts anew."""
+        (losses, num_clips), now = self.pooled(), time.monotonic()
+        row = {"loss": losses.mean().item(), "clips_per_second": num_clips / max(now - self.began, 1e-9)}
         self.losses, self.num_clips, self.began = [], 0, now
         return row
+
+    def pooled(self) -> tuple[Tensor, int]:
+        """The loss of each step and the number of clips, of all processes. For all of them."""
+        losses = torch.stack(self.losses) if self.losses else torch.zeros(0)
+        return summed(losses), sum(gathered(self.num_clips))
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -169,12 +174,14 @@ def set_up(
     model: AudioClassifier,
     extractor: SequenceFeatureExtractor,
     earlier: tuple[list[dict[str, Any]], int] | None = None,
+    begun_with: int = 1,
 ) -> Run:
     """Puts together what the loop needs and begins the run's files.
 
     Args:
         config, device, output_dir, splits, decoded, model, extractor: What the run is about.
         earlier: Of a run that goes on, the rows of its history and its number of windows so far.
+        begun_with: The number of processes that the run began with, which its effective batch stays that of.
 
     Raises:
         ConfigError: for options that do not fit together, or when the folder cannot be written.
@@ -184,19 +191,19 @@ def set_up(
     freeze(model, config.freeze)
     metric = choose_metric(config, splits)
     loss, train_loss, class_weights = build_losses(config, splits, decoded.parts["train"].labels, model, device)
-    loaders, notes = make_loaders(config, device, precision, decoded, model, extractor)
+    window = config.gradient_accumulation_steps * begun_with
+    loaders, notes = make_loaders(config, device, precision, decoded, model, extractor, window)
     order = loaders["train"].batch_sampler
-    num_steps = sum(
-        num_windows(order.num_batches(epoch), config.gradient_accumulation_steps)
-        for epoch in range(1, config.num_epochs + 1)
-    )
+    num_steps = sum(order.num_windows(epoch) for epoch in range(1, config.num_epochs + 1))
     if config.calibrate:
         last_layer(model)  # refused now rather than at the end
+    barrier()  # everything is read that may be replaced now
     try:
-        if earlier is None:
+        if earlier is None and is_first_process():
             _clear(output_dir)
         reporter = Reporter(output_dir, splits.labels, metric, num_steps, config.progress, *(earlier or ()))
-        checkpoint.write_file(output_dir / "config.json", export.to_json(config.to_dict()))
+        if is_first_process():
+            checkpoint.write_file(output_dir / "config.json", export.to_json(config.to_dict()))
     except OSError as error:
         raise _unusable(config, error) from error
     return Run(
@@ -215,7 +222,10 @@ def set_up(
         reporter=reporter,
         output_dir=output_dir,
         extractor=extractor,
-        metadata=_metadata(config, splits, decoded, precision, extractor.sampling_rate),
+        metadata={
+            **_metadata(config, splits, decoded, precision, extractor.sampling_rate),
+            "num_processes": begun_with,
+        },
         notes=notes,
     )
 
@@ -254,6 +264,8 @@ def _metadata(
 def output_folder(config: TrainConfig, known_by: str = RUN_FILES[-1], what: str = "run") -> Iterator[Path]:
     """The run's folder, made if need be and locked. An earlier run in it stays until the new one is ready to begin.
 
+    In a job the first process does all that; the others wait for it.
+
     Args:
         config: Names the folder, and says what may be in it.
         known_by: The file by which an earlier run is known.
@@ -263,6 +275,10 @@ def output_folder(config: TrainConfig, known_by: str = RUN_FILES[-1], what: str 
         ConfigError: when it is in use or cannot be made.
     """
     folder = Path(config.output_dir).expanduser()
+    if not is_first_process():
+        barrier()
+        yield folder
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE, timeout=0)
@@ -284,6 +300,7 @@ def output_folder(config: TrainConfig, known_by: str = RUN_FILES[-1], what: str 
             raise ConfigError(
                 f"output_dir={config.output_dir!r} holds no earlier {what}, but something else: name another folder."
             )
+        barrier()
         yield folder
     finally:
         lock.release()

@@ -76,8 +76,10 @@ def product_dtype(values: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else values.dtype
 
 
-def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy (SpecAugment draws from it) and torch on every device."""
+def seed_everything(seed: int, rank: int = 0) -> None:
+    """Seeds Python, NumPy (SpecAugment draws from it) and torch on every device; each process of a job otherwise."""
+    if rank:
+        seed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     torch.manual_seed(seed)

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,25 @@ MIN_BUCKETS = 8
 """Stretches that a small data set is cut into at least: sorted as a whole it would give the same batches each epoch."""
 AGAIN = 2**20
 """Added to the epoch of a clip's key each time that it comes again within an epoch."""
+
+
+Key = tuple[int, int]
+"""A clip's index, and the epoch that its augmentation is drawn for."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process of a job computes of each window, the batches behind one optimizer step.
+
+    Attributes:
+        rank: The number of the process.
+        num_ranks: Processes in the job.
+        window: Batches in a window, those of all processes together.
+    """
+
+    rank: int = 0
+    num_ranks: int = 1
+    window: int = 1
 
 
 class LengthBucketSampler:
@@ -30,6 +50,8 @@ class LengthBucketSampler:
         classes: Class of each clip (N,), to draw from each equally often; None to draw every clip once. An epoch has N
             clips all the same: each of a class equally often, but for some, drawn anew every epoch, once more. When a
             clip comes again its key names an epoch of its own, so that it is augmented in another way.
+        share: The share of each window that is yielded. The windows hold the same clips whatever the number of
+            processes. Of several each gets as many clips as the others, give or take one, and as long ones.
     """
 
     def __init__(
@@ -39,38 +61,66 @@ class LengthBucketSampler:
         seed: int | None,
         max_samples: float = math.inf,
         classes: np.ndarray | None = None,
+        share: Share = Share(),
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
         self.max_samples = max_samples
         self.classes = classes
+        self.share = share
         self.epoch = 0
         self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Chooses the order of the next iteration, and how many of its batches a resumed run has already had."""
+        """Chooses the order of the next iteration, and how many of its windows a resumed run has already had."""
         self.epoch = epoch
         self.start = start
 
     def __len__(self) -> int:
-        return self.num_batches(self.epoch)
+        return sum(self.window_sizes())
 
-    def num_batches(self, epoch: int) -> int:
-        """Batches of that epoch: the same number in each, unless clips are counted by their samples."""
+    def __iter__(self) -> Iterator[list[Key]]:
+        return (batch for window in self._windows() for batch in window)
+
+    def window_sizes(self) -> Iterator[int]:
+        """Batches of each window that are yielded; 0 of one that has fewer clips than there are processes."""
+        return (len(window) for window in self._windows())
+
+    def num_windows(self, epoch: int) -> int:
+        """Windows of that epoch: the same number in each, unless clips are counted by their samples."""
         if self.max_samples == math.inf:
-            return math.ceil(len(self.lengths) / self.batch_size)
-        return len(self._batches(epoch))
+            return math.ceil(math.ceil(len(self.lengths) / self.batch_size) / self.share.window)
+        return math.ceil(len(self._batches(epoch)) / self.share.window)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def _windows(self) -> Iterator[list[list[Key]]]:
+        """This process's batches of each window from the first one that is wanted."""
         times: Counter[int] = Counter()
-        for number, batch in enumerate(self._batches(self.epoch)):
-            keys = []
-            for index in batch:
-                keys.append((index, self.epoch + AGAIN * times[index]))
-                times[index] += 1
+        batches, size = self._batches(self.epoch), self.share.window
+        for number in range(math.ceil(len(batches) / size)):
+            window = []
+            for batch in batches[number * size : (number + 1) * size]:
+                window.append([])
+                for index in batch:
+                    window[-1].append((index, self.epoch + AGAIN * times[index]))
+                    times[index] += 1
             if number >= self.start:
-                yield keys
+                yield self._shared(window)
+
+    def _shared(self, window: list[list[Key]]) -> list[list[Key]]:
+        """This process's batches of a window."""
+        share = self.share
+        if share.num_ranks == 1:
+            return window
+        clips = sorted((key for batch in window for key in batch), key=lambda key: -self.lengths[key[0]])
+        # Dealt forth and back, so that nobody always gets the longer one.
+        rounds = (clips[first : first + share.num_ranks] for first in range(0, len(clips), share.num_ranks))
+        own = []
+        for number, dealt in enumerate(rounds):
+            place = share.num_ranks - 1 - share.rank if number % 2 else share.rank
+            own += dealt[place : place + 1]
+        remaining = iter(own)
+        return [[next(remaining) for _ in batch] for batch in self._cut(np.array([index for index, _ in own], int))]
 
     def _batches(self, epoch: int) -> list[list[int]]:
         if self.seed is None:

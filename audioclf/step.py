@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from .distributed import gathered, largest, num_ranks, summed
 from .errors import ResourceError, TrainingError
 from .evaluation import clip_losses, forward
 from .memory import backing_off, is_out_of_memory, named, split
@@ -19,6 +20,9 @@ from .schedule import learning_rate_factor, num_warmup_steps
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Steps in a row that may be left out before a run stops: fp16's scale starts at 2^16, so no scale can help then."""
+
+NO_LIMIT = 2**31
+"""Clips at a time, where memory has not run out."""
 
 
 def set_learning_rate(run: Run) -> float:
@@ -33,6 +37,8 @@ def set_learning_rate(run: Run) -> float:
 def backward(run: Run, window: list[dict[str, Tensor]]) -> list[Tensor]:
     """Adds up the gradient of the window's mean loss; returns each micro-batch's share of that mean.
 
+    In a job the mean is over the clips of all processes, and shares and gradient are of this one's, if it has any.
+
     When memory runs out the window is begun again in pieces of half as many clips, and so are all after it.
 
     Raises:
@@ -43,10 +49,15 @@ def backward(run: Run, window: list[dict[str, Tensor]]) -> list[Tensor]:
     def attempt(max_clips: int | None) -> list[Tensor]:
         run.optimizer.zero_grad()
         set_random_state(before)
-        return _accumulate(run, window, max_clips)
+        return _accumulate(run, window, total_weight, max_clips)
 
-    largest = max(len(batch["labels"]) for batch in window)
-    shares, max_clips = backing_off(attempt, state.max_clips, largest)
+    # Outside the attempt, which memory may make each process begin anew on its own.
+    total_weight = summed(_total_weight(run, window))
+    if not window:
+        run.scaler.scale(total_weight)  # it begins to count with the first number that it scales
+        return [torch.zeros((), device=run.device)]
+    num_clips = max(len(batch["labels"]) for batch in window)
+    shares, max_clips = backing_off(attempt, state.max_clips, num_clips)
     if max_clips != state.max_clips:
         run.reporter.say(
             f"Memory ran out: from here on at most {max_clips} clip(s) are computed at a time. The effective batch "
@@ -56,10 +67,15 @@ def backward(run: Run, window: list[dict[str, Tensor]]) -> list[Tensor]:
     return shares
 
 
-def _accumulate(run: Run, window: list[dict[str, Tensor]], max_clips: int | None) -> list[Tensor]:
-    names = run.loaders["train"].dataset.names
+def _total_weight(run: Run, window: list[dict[str, Tensor]]) -> Tensor:
+    if not window:
+        return torch.zeros((), device=run.device)
     labels = torch.cat([batch["labels"] for batch in window]).to(run.device, non_blocking=True)
-    total_weight = _clip_weights(run, labels).sum()
+    return _clip_weights(run, labels).sum()
+
+
+def _accumulate(run: Run, window: list[dict[str, Tensor]], total_weight: Tensor, max_clips: int | None) -> list[Tensor]:
+    names = run.loaders["train"].dataset.names
     shares = []
     for batch in window:
         share = torch.zeros((), device=run.device)
@@ -99,6 +115,13 @@ def update(run: Run) -> None:
         ) from error
 
 
+def agree(run: Run) -> None:
+    """All processes keep to what memory allows the one that has least of it."""
+    if num_ranks() > 1:
+        (least,) = largest([-(run.state.max_clips or NO_LIMIT)])
+        run.state.max_clips = None if least == -NO_LIMIT else -least
+
+
 def check_finite(run: Run, window: list[dict[str, Tensor]], losses: list[Tensor], grad_norm: float) -> bool:
     """Whether the step may be taken.
 
@@ -117,10 +140,12 @@ def check_finite(run: Run, window: list[dict[str, Tensor]], losses: list[Tensor]
     stopping = not may_skip or state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW
     if not stopping and run.scaler.is_enabled():
         return False
-    suspects = [batch for batch, loss in zip(window, losses, strict=True) if not torch.isfinite(loss)] or window
+    found = [batch for batch, loss in zip(window, losses, strict=bool(window)) if not torch.isfinite(loss)]
+    is_in_loss = any(gathered(bool(found)))
     clips = run.loaders["train"].dataset
-    names = ", ".join(clips.names[index] for batch in suspects for index in batch["index"].tolist())
-    what = "The loss is" if suspects is not window else "The loss is finite but its gradient is"
+    own = [clips.names[index] for batch in (found if is_in_loss else window) for index in batch["index"].tolist()]
+    names = ", ".join(name for of_process in gathered(own) for name in of_process)
+    what = "The loss is" if is_in_loss else "The loss is finite but its gradient is"
     where = f"(epoch {state.epoch}, after step {state.step})"
     if not stopping:
         run.reporter.say(f"{what} not a finite number {where}: the step is left out. Its clips: {names}")

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint, resume
-from .accumulate import num_windows, windows
+from .accumulate import windows
 from .augment import make_augmentation
 from .clips import DecodedSplits, decode
 from .config import TrainConfig
 from .datasets.base import AudioSplits
 from .datasets.load import load_with_valid
+from .distributed import is_first_process, joined, num_ranks, on_first, one_a_machine_first, rank, sum_gradients
 from .errors import CheckpointError, TrainingError
 from .findings import of_table
 from .finish import calibrate, evaluate_part, load_best
@@ -32,7 +33,7 @@ from .predictions import PREDICTIONS_FILE, write_predictions
 from .progress import board_errors_told_once, calibration_line, results_table
 from .run import Run, output_folder, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
-from .step import backward, check_finite, set_learning_rate, update
+from .step import agree, backward, check_finite, set_learning_rate, update
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,17 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
     """
     config = TrainConfig.from_overrides(config, overrides)
     device = choose_device(config.device)
-    with Interrupt() as interrupt, output_folder(config) as output_dir:
+    with joined(device), Interrupt() as interrupt, output_folder(config) as output_dir:
+        config = replace(config, progress=config.progress and is_first_process())
         saved = resume.find(output_dir) if config.resume else None
         if saved is not None:
             resume.check_options(saved, config)
             if saved.state.is_over(config) and (result := finished_result(output_dir)):
                 return result
-        splits = load_with_valid(
-            data, valid, valid_fraction=config.valid_fraction, seed=config.seed, cache_dir=config.cache_dir
-        )
+        with one_a_machine_first():
+            splits = load_with_valid(
+                data, valid, valid_fraction=config.valid_fraction, seed=config.seed, cache_dir=config.cache_dir
+            )
         # Around all of it, as the backward pass needs them too.
         with (
             deterministic_algorithms(config.deterministic),
@@ -113,29 +116,33 @@ def _run(
     seed_everything(config.seed)
     source = resolve(config.model) if saved is None else str(saved.folder)
     extractor = load_feature_extractor(source)
-    decoded = decode(
-        splits,
-        sampling_rate=extractor.sampling_rate,
-        **lengths_heard(encoder_config(load_config(source)), extractor, config.max_seconds, config.chunk_seconds),
-        augmentation=make_augmentation(
-            config.seed,
-            config.random_crop,
-            config.augment,
-            extractor.sampling_rate,
+    with one_a_machine_first():
+        decoded = decode(
+            splits,
+            sampling_rate=extractor.sampling_rate,
+            **lengths_heard(encoder_config(load_config(source)), extractor, config.max_seconds, config.chunk_seconds),
+            augmentation=make_augmentation(
+                config.seed,
+                config.random_crop,
+                config.augment,
+                extractor.sampling_rate,
+                cache_dir=config.cache_dir,
+                progress=config.progress,
+            ),
+            bad_audio=config.bad_audio,
             cache_dir=config.cache_dir,
             progress=config.progress,
-        ),
-        bad_audio=config.bad_audio,
-        cache_dir=config.cache_dir,
-        progress=config.progress,
-    )
+        )
     if saved is not None:
         resume.check_data(saved, splits, decoded, choose_precision(config.precision, device))
     model = build_classifier(source, config.head, splits.labels, splits.multi_label, config.dropout)
     earlier = None if saved is None else (saved.history, saved.state.step + saved.state.skipped_steps)
     if config.lora_rank is not None:
         add_lora(model.backbone, config.lora_rank)
-    run = set_up(config, device, output_dir, splits, decoded, model, extractor, earlier)
+    begun_with = num_ranks() if saved is None else saved.metadata["num_processes"]
+    run = set_up(config, device, output_dir, splits, decoded, model, extractor, earlier, begun_with)
+    if rank():  # the others draw dropout of their own; head and order are the same for all
+        seed_everything(config.seed, rank())
     try:
         _announce(run, splits, decoded, saved)
         if saved is not None:
@@ -152,23 +159,8 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
     """Epoch after epoch, each validated and saved, from where `state` stands; interrupted, it leaves all in `last`."""
     config, state = run.config, run.state
     try:
-        while not state.is_over(config):
-            # Closed here: when a generator is left to the garbage collector, a second Ctrl-C would be lost in it.
-            with interrupt.deferred(), contextlib.closing(prefetch(run.loaders["train"])) as batches:
-                _epoch(run, batches, interrupt)
-            with run.log.paused():
-                evaluation = evaluate_part(run, "valid")
-                with interrupt.deferred():
-                    is_best = state.is_better(evaluation, run.metric)
-                    if is_best and not _saved(run, resume.save_best, evaluation):
-                        run.reporter.say(f"Epoch {state.epoch} is the best so far, but lost: 'best' is of another one.")
-                        is_best = False
-                    if is_best:
-                        state.best, state.best_epoch = evaluation, state.epoch
-                    counts = {"epoch": state.epoch, "step": state.step, "skipped_steps": state.skipped_steps}
-                    run.reporter.epoch(**counts, evaluation=evaluation, is_best=is_best)
-                    state.next_epoch()
-                    _saved(run, resume.save_last, evaluation)
+        with interrupt.together():
+            _epochs(run, interrupt)
         if state.last_epoch < config.num_epochs:
             run.reporter.say(f"No better {NAMES[run.metric]} for {config.patience} epochs: stopping.")
     except (KeyboardInterrupt, SystemExit):
@@ -178,19 +170,42 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
         raise
 
 
+def _epochs(run: Run, interrupt: Interrupt) -> None:
+    state = run.state
+    while not state.is_over(run.config):
+        # Closed here: when a generator is left to the garbage collector, a second Ctrl-C would be lost in it.
+        with interrupt.deferred(), contextlib.closing(prefetch(run.loaders["train"])) as batches:
+            _epoch(run, batches, interrupt)
+        with run.log.paused():
+            evaluation = evaluate_part(run, "valid")
+            interrupt.check()
+            with interrupt.deferred():
+                is_best = on_first(state.is_better, evaluation, run.metric)
+                if is_best and not _saved(run, resume.save_best, evaluation):
+                    run.reporter.say(f"Epoch {state.epoch} is the best so far, but lost: 'best' is of another one.")
+                    is_best = False
+                if is_best:
+                    state.best, state.best_epoch = evaluation, state.epoch
+                counts = {"epoch": state.epoch, "step": state.step, "skipped_steps": state.skipped_steps}
+                run.reporter.epoch(**counts, evaluation=evaluation, is_best=is_best)
+                state.next_epoch()
+                _saved(run, resume.save_last, evaluation)
+
+
 def _epoch(run: Run, batches: Iterator[dict[str, Tensor]], interrupt: Interrupt) -> None:
     """The training loop: what is left of an epoch's windows, an optimizer step each.
 
     `batches` come from the loader of train, from the moment the first one is asked for.
     """
     config, state, model, optimizer, scaler = run.config, run.state, run.model, run.optimizer, run.scaler
-    loader, size = run.loaders["train"], config.gradient_accumulation_steps
-    loader.batch_sampler.set_epoch(state.epoch, start=state.windows * size)
-    last_window = num_windows(len(loader), size)
+    order = run.loaders["train"].batch_sampler
+    order.set_epoch(state.epoch, start=state.windows)
+    last_window = order.num_windows(state.epoch)
     model.train()
-    for window in windows(batches, size):
+    for window in windows(batches, order.window_sizes()):
         learning_rate = set_learning_rate(run)
         losses = backward(run, window)
+        sum_gradients(model.parameters())
         scaler.unscale_(optimizer)
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm).item()
         is_finite = check_finite(run, window, losses, grad_norm)
@@ -209,7 +224,8 @@ def _epoch(run: Run, batches: Iterator[dict[str, Tensor]], interrupt: Interrupt)
             is_last = state.windows == last_window  # it is saved once validated
             if config.save_steps and state.step % config.save_steps == 0 and not is_last:
                 _saved(run, resume.save_last)
-        if interrupt.requested:
+        agree(run)
+        if interrupt.share():
             return
 
 
@@ -248,11 +264,11 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
         test = evaluate_part(run, "test", best_model, best.classes.get("threshold"))
         path = output_dir / PREDICTIONS_FILE
         try:
-            write_predictions(path, run.loaders["test"].dataset.whole, test.logits, splits.labels)
+            on_first(write_predictions, path, run.loaders["test"].dataset.whole, test.logits, splits.labels)
         except OSError as error:
             run.reporter.say(f"{str(path)!r} cannot be written ({error.strerror or error}).")
     for name in ("best", "last"):
-        checkpoint.keep(output_dir / name, num_earlier=0)
+        on_first(checkpoint.keep, output_dir / name, 0)
     values |= {"best_epoch": state.best_epoch, "best_metrics": best.metrics}
     run.reporter.end(epoch=state.last_epoch, step=state.step, **values, test_metrics=test and test.metrics)
     tables = [results_table(best, splits.labels, f"\nValidation, epoch {state.best_epoch}:")]

@@ -3,6 +3,7 @@
     python examples/gtzan.py                        # fetches GTZAN (1.2 GB) and DistilHuBERT from the hub
     python examples/gtzan.py --data path/to/gtzan   # a folder with the genre folders, or genres.tar.gz
     python examples/gtzan.py --demo                 # no download: synthetic clips, a small model, two minutes
+    torchrun --nproc-per-node=2 examples/gtzan.py   # on two GPUs, with twice the effective batch
 
 The demo shows the whole library at work on ten styles of music that a program makes up, with a small encoder that
 starts from random weights. Its score says nothing about real music.
@@ -57,6 +58,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("To go on, run it again with --resume.", file=sys.stderr)
         sys.exit(130)
+    if not audioclf.is_first_process():  # of several under torchrun one tells
+        return
     low, high = result.best_metrics["accuracy_ci"]
     print(f"validation accuracy {result.best_metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
     if result.test_metrics:

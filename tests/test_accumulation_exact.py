@@ -10,7 +10,6 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from transformers import get_linear_schedule_with_warmup
 
-from audioclf.accumulate import num_windows
 from audioclf.config import TrainConfig
 from audioclf.interrupt import Interrupt
 from audioclf.loaders import make_loader, prefetch
@@ -19,7 +18,7 @@ from audioclf.models.frontend import min_samples
 from audioclf.models.losses import build_loss
 from audioclf.optimizer import build_optimizer
 from audioclf.run import Run
-from audioclf.sampling import LengthBucketSampler
+from audioclf.sampling import LengthBucketSampler, Share
 from audioclf.training import _epoch
 
 LABELS = ["a", "b", "c"]
@@ -83,6 +82,7 @@ def model() -> torch.nn.Module:
 def ours(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> tuple[list[dict], torch.nn.Module]:
     trained, recorder = model(), Recorder()
     options = {"seed": 0, "num_workers": 0, "pin_memory": False, "balanced": config.balanced_sampling}
+    options["share"] = Share(window=config.gradient_accumulation_steps)
     loader = make_loader(clips, collate, batch_size=config.batch_size, **options)
     run = Run(
         config=config,
@@ -96,7 +96,7 @@ def ours(clips: Clips, config: TrainConfig, weights: torch.Tensor) -> tuple[list
         optimizer=build_optimizer(trained, config, CPU),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         loaders={"train": loader},
-        num_steps=config.num_epochs * num_windows(len(loader), config.gradient_accumulation_steps),
+        num_steps=config.num_epochs * loader.batch_sampler.num_windows(1),
         reporter=recorder,
         output_dir=Path("nothing is saved"),
         extractor=None,

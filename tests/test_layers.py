@@ -25,6 +25,7 @@ LAYERS = [
         "interrupt",
         "allocator",
         "checkpoint",
+        "distributed",
         "recipes",
     },
     {

@@ -11,7 +11,7 @@ def epoch_of(lengths, batch_size, seed, epoch=0, **options) -> list[list[int]]:
     sampler = LengthBucketSampler(lengths, batch_size, seed, **options)
     sampler.set_epoch(epoch)
     batches = list(sampler)
-    assert len(batches) == len(sampler) == sampler.num_batches(epoch)
+    assert len(batches) == len(sampler) == sampler.num_windows(epoch)
     if "classes" not in options:
         assert {key[1] for batch in batches for key in batch} <= {epoch}
     return [[index for index, _ in batch] for batch in batches]

@@ -135,7 +135,10 @@ def _quiet(config: TrainConfig, as_json: bool) -> TrainConfig:
 
 
 def _print_json(**values: Any) -> None:
-    print(json.dumps(values, indent=2, ensure_ascii=False))
+    from ..distributed import is_first_process
+
+    if is_first_process():
+        print(json.dumps(values, indent=2, ensure_ascii=False))
 
 
 def _print_config(own: dict[str, Any], reading: DataOptions, config: TrainConfig) -> int:
