@@ -42,6 +42,7 @@ _HOMES = {
     "load_dataset": "datasets.load",
     "make_splits": "datasets.base",
     "register": "models.hf",
+    "report": "reporting",
     "to_datasets": "datasets.convert",
     "train": "training",
 }

@@ -14,6 +14,7 @@ from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.inspect import inspect
 from .commands.predict import predict
+from .commands.report import report
 from .commands.train import compare, cross_validate, train
 from .errors import AudioclfError, ResourceError
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "cross-validate": cross_validate,
     "compare": compare,
     "evaluate": evaluate,
+    "report": report,
     "predict": predict,
     "export": export,
     "cache": cache,

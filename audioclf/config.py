@@ -174,6 +174,9 @@ class TrainConfig:
     nonfinite: Nonfinite = "error"
     """A loss or gradient that is NaN or infinite: stop and name the clips (error), or leave out the step (skip)."""
 
+    report: bool = True
+    """Write report.html at the end: curves, confusion, calibration, and the worst mistakes to listen to."""
+
     cache_dir: str | None = None
     """Folder for decoded audio, features and fetched archives; ~/.cache/audioclf when not given."""
 
@@ -194,7 +197,7 @@ class TrainConfig:
         """Each option by itself."""
         for name in (
             *("resume", "overwrite", "random_crop", "deterministic", "progress"),
-            *("balanced_sampling", "calibrate"),
+            *("balanced_sampling", "calibrate", "report"),
         ):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be True or False.")

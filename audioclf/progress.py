@@ -16,12 +16,10 @@ from tqdm import tqdm
 from .checkpoint import write_file
 from .distributed import is_first_process
 from .evaluation import Evaluation
+from .figures import MAX_MATRIX_CLASSES, confusion_figure, precision_figure
 from .findings import shorten
 from .metrics import NAMES, metrics_of
 
-MAX_MATRIX_CLASSES = 20
-"""Classes up to which the confusion matrix is printed; beyond, the pairs most often confused are."""
-MAX_BARS = 60
 COLUMNS = {"ap": "avg. prec.", "threshold": "threshold", "precision": "precision", "recall": "recall", "f1": "f1"}
 """Heads of the table of classes."""
 HEADS = {
@@ -199,40 +197,6 @@ def board_errors_told_once() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
-
-
-def confusion_figure(confusion: np.ndarray, labels: Sequence[str]) -> Any:
-    """A matplotlib figure of a confusion matrix (C, C), rows in shares of their class."""
-    from matplotlib.figure import Figure
-
-    size = min(12.0, 2.5 + 0.35 * len(labels))
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if len(labels) <= MAX_MATRIX_CLASSES:
-        # Escaped: matplotlib would read a dollar sign in a label as mathematics.
-        names = [shorten(label).replace("$", r"\$") for label in labels]
-        axes.set_xticks(range(len(labels)), names, rotation=90)
-        axes.set_yticks(range(len(labels)), names)
-        for row, column in np.argwhere(confusion):
-            axes.text(column, row, str(confusion[row, column]), ha="center", va="center", fontsize=7)
-    return figure
-
-
-def precision_figure(average_precisions: np.ndarray, labels: Sequence[str]) -> Any:
-    """A matplotlib figure of each class's average precision (C,); of very many classes the lowest."""
-    from matplotlib.figure import Figure
-
-    shown = np.argsort(average_precisions, kind="stable")[:MAX_BARS][::-1]  # NaN, a class without clips, goes last
-    figure = Figure(figsize=(6.0, 1.5 + 0.2 * len(shown)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.barh(range(len(shown)), np.nan_to_num(average_precisions[shown]), color="#2a6fb0")
-    axes.set_yticks(range(len(shown)), [shorten(labels[index]).replace("$", r"\$") for index in shown])
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("average precision")
-    return figure
 
 
 def results_table(evaluation: Evaluation, labels: Sequence[str], title: str) -> str:

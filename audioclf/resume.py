@@ -27,7 +27,8 @@ from .runtime import random_state, seed_everything, set_random_state
 STATE_FILE = "training_state.pt"
 MAY_CHANGE = (
     *("output_dir", "overwrite", "resume", "num_epochs", "patience", "eval_batch_size", "device", "max_memory_gb"),
-    *("nonfinite", "num_workers", "logging_steps", "save_steps", "save_total_limit", "cache_dir", "progress"),
+    *("nonfinite", "num_workers", "logging_steps", "save_steps", "save_total_limit", "report", "cache_dir"),
+    "progress",
 )
 """Options that may be others when a run goes on: none of them changes what an update is."""
 

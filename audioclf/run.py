@@ -32,9 +32,10 @@ from .objective import build_losses, choose_metric
 from .optimizer import build_optimizer
 from .predictions import PREDICTIONS_FILE
 from .progress import Reporter
+from .report_page import REPORT_FILE
 from .runtime import choose_precision
 
-RUN_FILES = ("best", "last", "tensorboard", "config.json", PREDICTIONS_FILE, "history.jsonl")
+RUN_FILES = ("best", "last", "tensorboard", "config.json", PREDICTIONS_FILE, REPORT_FILE, "history.jsonl")
 """What a run leaves in its output folder, and what `overwrite` deletes there.
 
 By the last one a folder is known as a run's: it is the first to be written and the last to go.

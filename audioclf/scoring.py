@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from .checks import check_choice, check_int
-from .clips import decode
+from .clips import Clips, decode
 from .config import BadAudio
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
 from .errors import DatasetError
-from .evaluation import evaluate_loader
+from .evaluation import Evaluation, evaluate_loader
 from .inference import Classifier, load
 from .loaders import make_loader
 from .models.losses import build_loss
@@ -42,11 +42,25 @@ def evaluate(
     Raises:
         DatasetError: when the data has no such part, or a label that the checkpoint does not know.
     """
-    check_int("batch_size", batch_size, minimum=1)
-    check_choice("bad_audio", bad_audio, get_args(BadAudio))
     if not isinstance(classifier, Classifier):
         classifier = load(classifier)
-    splits = _part_only(load_dataset(data, cache_dir=cache_dir), split_name(split, "split"), classifier)
+    splits = load_dataset(data, cache_dir=cache_dir)
+    return evaluate_clips(classifier, splits, split, batch_size, bad_audio, cache_dir, progress)[0].metrics
+
+
+def evaluate_clips(
+    classifier: Classifier,
+    splits: AudioSplits,
+    split: str,
+    batch_size: int = 8,
+    bad_audio: str = "auto",
+    cache_dir: str | None = None,
+    progress: bool = False,
+) -> tuple[Evaluation, Clips]:
+    """The evaluation of one part of a loaded data set, and its clips; arguments and errors are those of `evaluate`."""
+    check_int("batch_size", batch_size, minimum=1)
+    check_choice("bad_audio", bad_audio, get_args(BadAudio))
+    splits = _part_only(splits, split_name(split, "split"), classifier)
     decoded = decode(
         splits,
         sampling_rate=classifier.sampling_rate,
@@ -65,14 +79,15 @@ def evaluate(
         num_workers=0,
         pin_memory=classifier.device.type == "cuda",
     )
-    return evaluate_loader(
+    evaluation = evaluate_loader(
         classifier.model,
         loader,
         build_loss("auto", classifier.model.config),
         device=classifier.device,
         precision=classifier.precision,
         thresholds=classifier.thresholds,
-    ).metrics
+    )
+    return evaluation, clips.whole
 
 
 def _part_only(splits: AudioSplits, part: str, classifier: Classifier) -> AudioSplits:

@@ -31,6 +31,7 @@ from .models.loading import encoder_config, load_config, load_feature_extractor,
 from .models.lora import add_lora
 from .predictions import PREDICTIONS_FILE, write_predictions
 from .progress import board_errors_told_once, calibration_line, results_table
+from .reporting import report_run
 from .run import Run, output_folder, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
 from .step import agree, backward, check_finite, set_learning_rate, update
@@ -275,6 +276,8 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
     if test is not None:
         tables.append(results_table(test, splits.labels, "\nTest, the same checkpoint:"))
     run.reporter.say("\n".join(tables))
+    if config.report:
+        report_run(run, splits, best, test)
     run.reporter.say(f"\nBest checkpoint: {checkpoint_dir}\nUse it: audioclf predict {checkpoint_dir} FILE")
     return _result(run.reporter.history, output_dir)
 

@@ -126,6 +126,10 @@ def trained(tones, quick, tmp_path_factory) -> audioclf.TrainResult:
     return audioclf.train(tones, output_dir=tmp_path_factory.mktemp("run") / "out", **quick)
 
 
+# The hundreds of small runs of the tests write no report unless they are asked to.
+audioclf.TrainConfig.__init__.__kwdefaults__["report"] = False
+
+
 @pytest.fixture(autouse=True)
 def _same_threads():
     """Sums depend on the number of threads; keep it as it is for every test."""

@@ -66,9 +66,13 @@ LAYERS = [
             "models.classifier",
         ),
     },
-    {"calibration", "optimizer", "soundness"},
-    {"evaluation", "export", "loaders", "inspection", "objective", "predictions", "progress"},
+    {"calibration", "figures", "optimizer", "soundness"},
     {
+        *("evaluation", "export", "loaders", "inspection", "objective", "predictions", "progress", "review"),
+        "report_page",
+    },
+    {
+        "reporting",
         "run",
         "resume",
         "step",

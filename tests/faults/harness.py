@@ -82,7 +82,16 @@ def without_time(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def left_over(output_dir: Path) -> set[str]:
     """What a finished run should not have left."""
     return {path.name for path in output_dir.iterdir()} - {
-        *("best", "last", "tensorboard", "history.jsonl", "config.json", "test_predictions.jsonl", ".lock")
+        *(
+            "best",
+            "last",
+            "tensorboard",
+            "history.jsonl",
+            "config.json",
+            "test_predictions.jsonl",
+            "report.html",
+            ".lock",
+        )
     }
 
 
