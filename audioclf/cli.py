@@ -14,6 +14,7 @@ from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.inspect import inspect
 from .commands.predict import predict
+from .commands.push import push
 from .commands.report import report
 from .commands.train import compare, cross_validate, train
 from .errors import AudioclfError, ResourceError
@@ -28,6 +29,7 @@ COMMANDS = {
     "report": report,
     "predict": predict,
     "export": export,
+    "push": push,
     "cache": cache,
 }
 OF_OPTIONS = ("train", "cross-validate", "compare")

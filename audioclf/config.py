@@ -175,7 +175,13 @@ class TrainConfig:
     """A loss or gradient that is NaN or infinite: stop and name the clips (error), or leave out the step (skip)."""
 
     report: bool = True
-    """Write report.html at the end: curves, confusion, calibration, and the worst mistakes to listen to."""
+    """Write report.html, with the worst mistakes to listen to, and a model card for the best checkpoint at the end."""
+
+    push_to_hub: str | None = None
+    """Repository (user/name) of the Hugging Face hub that the best checkpoint and its card go to at the end."""
+
+    hub_private: bool = False
+    """Let only its owner see the repository that `push_to_hub` makes."""
 
     cache_dir: str | None = None
     """Folder for decoded audio, features and fetched archives; ~/.cache/audioclf when not given."""
@@ -197,7 +203,7 @@ class TrainConfig:
         """Each option by itself."""
         for name in (
             *("resume", "overwrite", "random_crop", "deterministic", "progress"),
-            *("balanced_sampling", "calibrate", "report"),
+            *("balanced_sampling", "calibrate", "report", "hub_private"),
         ):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be True or False.")
@@ -260,6 +266,8 @@ class TrainConfig:
                 "class_weights='balanced' and balanced_sampling=True both make up for rare classes, and would do so "
                 "twice: choose one of them."
             )
+        if self.hub_private and self.push_to_hub is None:
+            raise ConfigError("hub_private is about the repository that push_to_hub names: give that too, or neither.")
         if self.resume and self.overwrite:
             raise ConfigError("resume=True goes on with the run that overwrite=True would delete: choose one of them.")
 

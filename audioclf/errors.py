@@ -27,3 +27,7 @@ class TrainingError(AudioclfError):
 
 class ResourceError(AudioclfError):
     """Memory that does not suffice, or a process of ours that the system has ended."""
+
+
+class HubError(AudioclfError):
+    """A repository of the hub that cannot be written."""

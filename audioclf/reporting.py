@@ -1,7 +1,8 @@
-"""The report of a run at its end, and of any checkpoint on any data."""
+"""What a run leaves for people at its end, report, model card and hub; and the report of any checkpoint on any data."""
 
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,16 @@ import torch
 import transformers
 
 from . import __version__
+from .card import write_card
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
-from .distributed import on_first
-from .errors import ConfigError
+from .distributed import is_first_process, on_first
+from .errors import AudioclfError, ConfigError
 from .evaluation import Evaluation
 from .export import read_metadata
 from .findings import of_table
 from .finish import evaluate_part, load_best
+from .hub import push
 from .inference import load
 from .inspecting import inspect
 from .metrics import metrics_of
@@ -65,6 +68,30 @@ def report_run(run: Run, splits: AudioSplits, best: Evaluation, test: Evaluation
         run.reporter.say(f"{str(path)!r} could not be written ({type(error).__name__}: {error}).")
     else:
         run.reporter.say(f"Report: {path}")
+
+
+def card_run(run: Run, splits: AudioSplits, best: Evaluation, test: Evaluation | None) -> None:
+    """Writes the model card into the best checkpoint; that it cannot be written is told, and no more."""
+    groups = any(clip.group is not None for clips in splits.parts.values() for clip in clips)
+    found = {"valid": best, **({} if test is None else {"test": test})}
+    folder = run.output_dir / "best"
+    try:
+        on_first(lambda: write_card(folder, found, groups=groups, repo=run.config.push_to_hub))
+    except Exception as error:  # as for the report
+        run.reporter.say(f"The model card in {str(folder)!r} could not be written ({type(error).__name__}: {error}).")
+
+
+def push_run(run: Run) -> None:
+    """Pushes the best checkpoint; a hub that refuses is told on standard error, and the run is not lost by it."""
+    folder, config = run.output_dir / "best", run.config
+    try:
+        address = on_first(lambda: push(folder, config.push_to_hub, private=config.hub_private))
+    except AudioclfError as error:
+        if is_first_process():
+            words = ["audioclf", "push", str(folder), config.push_to_hub, *["--private"] * config.hub_private]
+            print(f"audioclf: {error} The run is whole; try again with: {shlex.join(words)}", file=sys.stderr)
+    else:
+        run.reporter.say(f"Pushed to {address}")
 
 
 def report(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, resume
+from . import checkpoint, hub, resume
 from .accumulate import windows
 from .augment import make_augmentation
 from .clips import DecodedSplits, decode
@@ -31,7 +31,7 @@ from .models.loading import encoder_config, load_config, load_feature_extractor,
 from .models.lora import add_lora
 from .predictions import PREDICTIONS_FILE, write_predictions
 from .progress import board_errors_told_once, calibration_line, results_table
-from .reporting import report_run
+from .reporting import card_run, push_run, report_run
 from .run import Run, output_folder, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
 from .step import agree, backward, check_finite, set_learning_rate, update
@@ -84,6 +84,8 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
     """
     config = TrainConfig.from_overrides(config, overrides)
     device = choose_device(config.device)
+    if config.push_to_hub is not None:
+        hub.check_repository(config.push_to_hub)
     with joined(device), Interrupt() as interrupt, output_folder(config) as output_dir:
         config = replace(config, progress=config.progress and is_first_process())
         saved = resume.find(output_dir) if config.resume else None
@@ -276,8 +278,12 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
     if test is not None:
         tables.append(results_table(test, splits.labels, "\nTest, the same checkpoint:"))
     run.reporter.say("\n".join(tables))
+    if config.report or config.push_to_hub is not None:
+        card_run(run, splits, best, test)
     if config.report:
         report_run(run, splits, best, test)
+    if config.push_to_hub is not None:
+        push_run(run)
     run.reporter.say(f"\nBest checkpoint: {checkpoint_dir}\nUse it: audioclf predict {checkpoint_dir} FILE")
     return _result(run.reporter.history, output_dir)
 

@@ -1,10 +1,11 @@
-"""A Hugging Face hub on 127.0.0.1, for the real clients: it serves the repositories of a folder.
+"""A Hugging Face hub on 127.0.0.1, for the real clients: it serves the repositories of a folder, and writes to them.
 
 `root/{datasets,models}/{user}/{name}/**` are the files of each repository; each has one revision, `main`. Clients
 read `HF_ENDPOINT` when they are imported, so what uses the hub runs in a process of its own: `hub.run(code)`. The hub
 is that process's HTTP proxy too: what is meant for another host arrives here, is refused and is kept in `hub.strays`.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -18,10 +19,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import yaml
+
 API = re.compile(
     r"/api/(?P<kind>datasets|models)/(?P<repo>[^/]+/[^/]+)(?:/(?P<verb>revision|tree|paths-info)/(?P<rest>.+))?"
 )
 FILE = re.compile(r"/(?P<datasets>datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+WRITE = re.compile(
+    r"(?P<make>/api/repos/create)|(?P<yaml>/api/validate-yaml)"
+    r"|/api/models/(?P<repo>[^/]+/[^/]+)/(?P<verb>preupload|commit)/main"
+    r"|/(?P<lfs>[^/]+/[^/]+)\.git/info/lfs/objects/batch|/lfs/(?P<put>[^/]+/[^/]+)/(?P<oid>[0-9a-f]{64})"
+)
 
 
 class LoopbackHub(ThreadingHTTPServer):
@@ -31,6 +39,8 @@ class LoopbackHub(ThreadingHTTPServer):
         requests: (method, path) of what was asked of the hub.
         strays: Hosts of what was meant for others.
         tokens: What callers identified themselves by.
+        private: Repositories that were made private.
+        writers: Tokens that may write; any may when empty.
         faults: `"500"` (every answer is an error) or `"cut"` (files break off half-way), by the repository's id.
     """
 
@@ -43,6 +53,8 @@ class LoopbackHub(ThreadingHTTPServer):
         self.requests: list[tuple[str, str]] = []
         self.strays: list[str] = []
         self.tokens: set[str | None] = set()
+        self.private: set[str] = set()
+        self.writers: set[str] = set()
         self.faults: dict[str, str] = {}
 
     def env(self, home: Path) -> dict[str, str]:
@@ -90,6 +102,20 @@ def serve(root: Path) -> Iterator[LoopbackHub]:
         thread.join()
 
 
+def _checked_card(content: str) -> dict:
+    """What the hub says of a card: the rules of its model-index, as far as they matter here."""
+    errors = []
+    for model in yaml.safe_load(content.split("---")[1]).get("model-index", []):
+        for result in model["results"]:
+            data = result["dataset"]
+            if not {"type", "name"} <= set(data) or not re.fullmatch(r"[a-z0-9/_.-]+", data["type"]):
+                errors.append({"message": f"dataset {data}"})
+            for metric in result["metrics"]:
+                if not isinstance(metric["value"], (int, float)) or not metric["type"]:
+                    errors.append({"message": f"metric {metric}"})
+    return {"errors": errors, "warnings": []}
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: LoopbackHub
@@ -102,7 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(403, "Forbidden")
         self.server.requests.append((self.command, unquote(url.path)))
         self.server.tokens.add(self.headers.get("Authorization"))
-        if match := FILE.fullmatch(unquote(url.path)):
+        if (write := WRITE.fullmatch(url.path)) and self.command in ("POST", "PUT"):
+            self._write(write, body)
+        elif match := FILE.fullmatch(unquote(url.path)):
             kind = "datasets" if match["datasets"] else "models"
             if self._known(kind, match["repo"], match["revision"]):
                 self._send_file(kind, match["repo"], match["path"])
@@ -113,7 +141,48 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._fail(404, "NotFound")
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def _write(self, asked: re.Match, body: bytes) -> None:
+        """What the client sends to make a repository and to commit to it, large files by LFS."""
+        if asked["yaml"]:
+            return self._json(_checked_card(json.loads(body)["content"]))
+        if self.server.writers and self.headers.get("Authorization") not in self.server.writers | {None}:
+            return self._fail(403, "Forbidden", "You don't have the rights to do this")
+        if asked["make"]:
+            form = json.loads(body)
+            repo = f"{form['organization']}/{form['name']}" if form.get("organization") else form["name"]
+            (self.server.root / "models" / repo).mkdir(parents=True, exist_ok=True)
+            if form.get("private") or form.get("visibility") == "private":
+                self.server.private.add(repo)
+            return self._json({"url": f"{self.server.url}/{repo}"})
+        repo = asked["repo"] or asked["lfs"] or asked["put"]
+        if self.server.faults.get(repo) == "500 on commit" and asked["verb"] == "commit":
+            return self._fail(500, "InternalError", "the hub has a cold")
+        folder = self.server.root / "models" / repo
+        if asked["verb"] == "preupload":
+            files = json.loads(body)["files"]
+            modes = {True: "lfs", False: "regular"}
+            rows = [{"path": f["path"], "uploadMode": modes[f["path"].endswith(".safetensors")]} for f in files]
+            return self._json({"files": [{**row, "shouldIgnore": False} for row in rows]})
+        if asked["lfs"]:
+            objects = [
+                {**entry, "actions": {"upload": {"href": f"{self.server.url}/lfs/{repo}/{entry['oid']}"}}}
+                for entry in json.loads(body)["objects"]
+            ]
+            return self._json({"transfer": "basic", "objects": objects})
+        if asked["put"]:
+            assert hashlib.sha256(body).hexdigest() == asked["oid"]
+            (folder / ".lfs").mkdir(exist_ok=True)
+            (folder / ".lfs" / asked["oid"]).write_bytes(body)
+            return self._json({})
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            elif line["key"] == "lfsFile":
+                (folder / ".lfs" / value["oid"]).rename(folder / value["path"])
+        self._json({"commitUrl": f"{self.server.url}/{repo}/commit/1", "commitOid": "1" * 40, "success": True})
 
     def do_CONNECT(self) -> None:
         self.server.strays.append(self.path)

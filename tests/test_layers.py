@@ -69,7 +69,7 @@ LAYERS = [
     {"calibration", "figures", "optimizer", "soundness"},
     {
         *("evaluation", "export", "loaders", "inspection", "objective", "predictions", "progress", "review"),
-        "report_page",
+        *("card", "hub", "report_page"),
     },
     {
         "reporting",
