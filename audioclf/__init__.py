@@ -33,6 +33,8 @@ _HOMES = {
     "TrainResult": "training",
     "TrainingError": "errors",
     "Window": "timeline",
+    "build_app": "app",
+    "build_explorer": "explorer",
     "compare": "comparison",
     "cross_validate": "crossval",
     "evaluate": "scoring",

@@ -13,6 +13,7 @@ from .commands.config_file import with_defaults
 from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.inspect import inspect
+from .commands.pages import app, explore
 from .commands.predict import predict
 from .commands.push import push
 from .commands.report import report
@@ -22,12 +23,14 @@ from .errors import AudioclfError, ResourceError
 USAGE_ERROR = 2
 COMMANDS = {
     "inspect": inspect,
+    "explore": explore,
     "train": train,
     "cross-validate": cross_validate,
     "compare": compare,
     "evaluate": evaluate,
     "report": report,
     "predict": predict,
+    "app": app,
     "export": export,
     "push": push,
     "cache": cache,

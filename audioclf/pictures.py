@@ -14,6 +14,28 @@ RANGE_DB = 80.0
 """What lies this far below the loudest point is as dark as silence."""
 SILENCE_DB = -100.0
 """The least that AmplitudeToDB tells; digital silence has it."""
+INK = (46, 125, 215)
+"""Colour of a waveform, which shows on white and on black."""
+
+
+def waveform_image(waveform: np.ndarray, max_width: int = 600, height: int = 96) -> np.ndarray:
+    """The least and the largest sample at each place, full scale from edge to edge, on nothing.
+
+    Args:
+        waveform: (T,), float32.
+        max_width: In pixels; fewer for fewer samples.
+        height: In pixels.
+
+    Returns:
+        (height, W, 4), uint8, transparent where there is no sound.
+    """
+    columns = np.array_split(np.asarray(waveform, np.float32), max(1, min(max_width, len(waveform))))
+    image = np.zeros((height, len(columns), 4), np.uint8)
+    for place, samples in enumerate(columns):
+        low, high = (0.0, 0.0) if not len(samples) else (float(samples.min()), float(samples.max()))
+        top, bottom = ((1 - np.clip([high, low], -1, 1)) / 2 * (height - 1)).astype(int)
+        image[top : bottom + 1, place] = (*INK, 255)
+    return image
 
 
 def spectrogram_image(waveform: np.ndarray, sampling_rate: int, max_width: int = 600) -> np.ndarray:

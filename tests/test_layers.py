@@ -40,6 +40,7 @@ LAYERS = [
         "metrics",
         "ranking",
         "runtime",
+        "serving",
         "memory",
         "models.frontend",
         "models.frontend_fast",
@@ -72,6 +73,7 @@ LAYERS = [
         *("card", "hub", "report_page"),
     },
     {
+        *("app", "explorer"),
         "reporting",
         "run",
         "resume",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audioclf.pictures import spectrogram_image
+from audioclf.pictures import spectrogram_image, waveform_image
 
 RATE = 16_000
 
@@ -50,3 +50,19 @@ def test_long_clips_are_no_wider(rate):
     image = spectrogram_image(noise, rate, max_width=500)
     assert image.shape == (64, 500, 3)
     assert image.mean() > 50
+
+
+class TestWaveform:
+    def test_as_high_as_it_is_loud(self):
+        ramp = np.linspace(0, 1, 6000) * np.sin(np.arange(6000))
+        heights = (waveform_image(ramp, height=101)[..., 3] > 0).sum(axis=0)
+        assert heights[0] <= 2
+        assert heights[-1] >= 98
+        assert np.corrcoef(heights, np.arange(600))[0, 1] > 0.99
+
+    @pytest.mark.parametrize("waveform", [np.zeros(0), np.zeros(5), np.full(1, 3.0), np.full(700, -2.0)])
+    def test_next_to_nothing_and_too_much(self, waveform):
+        image = waveform_image(waveform)
+        assert image.dtype == np.uint8
+        assert image.shape == (96, max(1, min(600, len(waveform))), 4)
+        assert (image[..., 3] > 0).any(axis=0).all()

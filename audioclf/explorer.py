@@ -1,0 +1,175 @@
+"""`explore`: listening to a data set, before and after what is done to a sound for the model. Shapes: T samples."""
+
+from typing import Any
+
+import numpy as np
+from transformers import Wav2Vec2FeatureExtractor
+
+from .audio import load, num_samples
+from .datasets.base import AudioSplits, Example
+from .errors import AudioError
+from .levels import original
+from .pictures import spectrogram_image, waveform_image
+from .serving import import_gradio
+
+NUM_SHOWN = 4
+"""Clips drawn at random, as in the course."""
+MAX_LISTED = 500
+"""Clips in the list to choose from; search finds the others."""
+ALL = "all"
+MODEL_RATE = 16_000
+ROWS = ("sampling rate, Hz", "samples", "seconds", "mean", "variance", "least", "largest")
+
+
+def build_explorer(splits: AudioSplits, max_seconds: float = 30.0, seed: int = 0) -> Any:
+    """A page to listen to a data set by part and class, and to see what becomes of a sound on its way to the model.
+
+    Args:
+        splits: The data.
+        max_seconds: What training hears of a clip.
+        seed: Of the random choice.
+
+    Returns:
+        A `gradio.Blocks`; `launch()` shows it, in a notebook too.
+
+    Raises:
+        ConfigError: when Gradio is not installed.
+    """
+    gradio = import_gradio()
+    rng = np.random.default_rng(seed)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+
+    def matching(part: str, label: str, text: str) -> list[tuple[str, int]]:
+        clips = splits.parts[part]
+        return [
+            (clip.name, number)
+            for number, clip in enumerate(clips)
+            if (label == ALL or label in clip.labels) and text.lower() in clip.name.lower()
+        ]
+
+    def draw(part: str, label: str, text: str) -> list[Any]:
+        found = matching(part, label, text)
+        chosen = rng.permutation(len(found))[:NUM_SHOWN]
+        shown = [_heard(splits.parts[part][found[row][1]]) for row in chosen]
+        cells: list[Any] = []
+        for sound, picture, title in [*shown, *[(None, None, "")] * (NUM_SHOWN - len(shown))]:
+            cells += [sound, picture, title]
+        listed = found[:MAX_LISTED]
+        count = f"{len(found):,} clips" + (f", the first {MAX_LISTED} listed" if len(found) > MAX_LISTED else "")
+        first = listed[int(chosen[0])][1] if len(chosen) and chosen[0] < len(listed) else None
+        return [*cells, gradio.Dropdown(choices=listed, value=first), count]
+
+    def step(part: str, label: str, text: str, number: int | None, by: int) -> int | None:
+        numbers = [own for _, own in matching(part, label, text)]
+        if not numbers:
+            return None
+        place = numbers.index(number) + by if number in numbers else 0
+        return numbers[place % len(numbers)]
+
+    def look(part: str, number: int | None) -> list[Any]:
+        return [None] * 5 + [""] if number is None else _details(splits.parts[part][number], extractor, max_seconds)
+
+    with gradio.Blocks(title=f"audioclf: {splits.name}", analytics_enabled=False) as page:
+        gradio.Textbox(_summary(splits), label=splits.name, interactive=False, container=True)
+        with gradio.Row():
+            part = gradio.Dropdown(list(splits.parts), value=next(iter(splits.parts)), label="part")
+            label = gradio.Dropdown([ALL, *splits.labels], value=ALL, label="class")
+            text = gradio.Textbox(label="name contains", placeholder="any")
+            again = gradio.Button("Four at random", variant="primary", elem_id="random")
+        cells = []
+        with gradio.Row():
+            for number in range(NUM_SHOWN):
+                with gradio.Column(min_width=220):
+                    title = gradio.Textbox(label=f"sound {number + 1}", interactive=False, lines=2)
+                    cells += [
+                        gradio.Audio(label="as it is", interactive=False, buttons=[]),
+                        _image(gradio, "spectrogram"),
+                        title,
+                    ]
+        with gradio.Row():
+            clip = gradio.Dropdown([], label="one clip", scale=4, elem_id="clip")
+            count = gradio.Textbox(label="that match", interactive=False, scale=1)
+            back = gradio.Button("Previous", scale=1)
+            on = gradio.Button("Next", scale=1)
+        about = gradio.Textbox(label="about it", interactive=False, lines=2, elem_id="about")
+        with gradio.Row():
+            with gradio.Column(min_width=280):
+                before = gradio.Audio(
+                    label="the file, mixed to one channel", interactive=False, buttons=[], elem_id="before"
+                )
+                wave = _image(gradio, "waveform")
+            with gradio.Column(min_width=280):
+                after = gradio.Audio(label="what the model hears: 16 kHz, normalised", interactive=False, buttons=[])
+                spectrum = _image(gradio, "spectrogram")
+        table = gradio.Dataframe(
+            headers=["", "file", "at 16 kHz", "normalised"], label="numbers", interactive=False, elem_id="numbers"
+        )
+        chosen, shown = [part, label, text], [*cells, clip, count]
+        for change in (again.click, part.change, label.change, text.submit, page.load):
+            change(draw, chosen, shown)
+        clip.change(look, [part, clip], [before, wave, after, spectrum, table, about])
+        back.click(lambda *values: step(*values, by=-1), [*chosen, clip], clip)
+        on.click(lambda *values: step(*values, by=1), [*chosen, clip], clip)
+    return page
+
+
+def _summary(splits: AudioSplits) -> str:
+    parts = ", ".join(f"{len(clips):,} clips in {part}" for part, clips in splits.parts.items())
+    return f"{len(splits.labels)} classes; {parts}"
+
+
+def _image(gradio: Any, label: str) -> Any:
+    return gradio.Image(label=label, interactive=False, format="png", height=150, buttons=[])
+
+
+def _heard(clip: Example) -> tuple[Any, Any, str]:
+    """Player, picture and title of a clip; of one that cannot be read why."""
+    try:
+        waveform, rate = _before(clip)
+    except AudioError as error:
+        return None, None, str(error)
+    return (rate, _pcm(waveform)), _large(spectrogram_image(waveform, rate)), f"{', '.join(clip.labels)}\n{clip.name}"
+
+
+def _before(clip: Example) -> tuple[np.ndarray, int]:
+    """The clip (T,) at the rate of its file, which is the model's where only FFmpeg can tell."""
+    source = clip.audio if isinstance(clip.audio, str) else clip.audio.read()
+    rate = original(source, clip.start, clip.end, False).sampling_rate or MODEL_RATE
+    return load(source, rate, clip.start, clip.end), rate
+
+
+def _details(clip: Example, extractor: Wav2Vec2FeatureExtractor, max_seconds: float) -> list[Any]:
+    source = clip.audio if isinstance(clip.audio, str) else clip.audio.read()
+    try:
+        before, rate = _before(clip)
+        resampled = load(source, MODEL_RATE, clip.start, clip.end)[: num_samples(max_seconds, MODEL_RATE)]
+    except AudioError as error:
+        return [None, None, None, None, None, str(error)]
+    normalised = extractor(resampled, sampling_rate=MODEL_RATE, return_tensors="np")["input_values"][0]
+    columns = [_numbers(before, rate), _numbers(resampled, MODEL_RATE), _numbers(normalised, MODEL_RATE)]
+    channels = original(source, clip.start, clip.end, False).channels
+    facts = [f"label: {', '.join(clip.labels) or 'none'}", f"channels: {channels or 'unknown'}"]
+    facts += [f"{name}: {value}" for name, value in (("group", clip.group), ("fold", clip.fold)) if value is not None]
+    return [
+        (rate, _pcm(before)),
+        waveform_image(before),
+        (MODEL_RATE, _pcm(normalised / max(1.0, float(np.abs(normalised).max())))),
+        _large(spectrogram_image(resampled, MODEL_RATE)),
+        [list(row) for row in zip(ROWS, *columns, strict=True)],
+        f"{clip.name}\n{'; '.join(facts)}",
+    ]
+
+
+def _numbers(waveform: np.ndarray, rate: int) -> list[str]:
+    values = waveform.astype(np.float64)
+    moments = (values.mean(), values.var(), values.min(), values.max())
+    return [str(rate), str(len(values)), f"{len(values) / rate:.3f}", *(f"{value:.6g}" for value in moments)]
+
+
+def _large(image: np.ndarray) -> np.ndarray:
+    """The picture some 600 wide and three times as high, as the page does not enlarge it."""
+    return image.repeat(3, axis=0).repeat(max(1, 600 // image.shape[1]), axis=1)
+
+
+def _pcm(waveform: np.ndarray) -> np.ndarray:
+    return (np.clip(waveform, -1, 1) * 32767).astype(np.int16)
