@@ -104,6 +104,13 @@ def keep(folder: Path, num_earlier: int) -> None:
         _remove(path)
 
 
+def best_of(path: str | Path) -> Path:
+    """The best checkpoint, where a path is the folder of a run; else the path itself."""
+    folder = Path(path).expanduser()
+    is_run = (folder / "history.jsonl").is_file() and (folder / "best").is_dir()
+    return folder / "best" if is_run else folder
+
+
 def _put_in_place(new: Path, folder: Path) -> None:
     """Renames only: an earlier folder goes to number 1, number 1 to number 2, and so on."""
     aside = [path for path in generations(folder) if path not in (new, _partial(folder))]

@@ -232,7 +232,7 @@ def _labelled(splits: AudioSplits, labels: Sequence[str], parts: Sequence[str] |
 
 def _normalised(label: str) -> str:
     folded = unicodedata.normalize("NFKC", label).casefold()
-    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", folded)).strip() or label
+    return re.sub(r"[\s_\-\u2010-\u2015]+", " ", unicodedata.normalize("NFKC", folded)).strip() or label
 
 
 def _differ_by_one_letter(one: str, other: str) -> bool:

@@ -11,6 +11,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from .card import CARD_FILE, CONFUSION_FILE, licensed, public_metadata, write_card
+from .checkpoint import best_of
 from .errors import CheckpointError, ConfigError, HubError
 from .export import METADATA_FILE
 
@@ -87,9 +88,7 @@ def checkpoint_folder(checkpoint: str | Path) -> Path:
     Raises:
         CheckpointError: when there is none.
     """
-    folder = Path(checkpoint).expanduser()
-    if ((folder / "best").is_dir() and not (folder / "config.json").is_file()) or (folder / "history.jsonl").is_file():
-        folder = folder / "best"
+    folder = best_of(checkpoint)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{str(checkpoint)!r} is no checkpoint: it lacks {missing[0]}; name a run or its best.")

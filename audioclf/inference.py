@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from . import audio
+from .checkpoint import best_of
 from .checks import check_int, check_number
 from .collate import make_collator
 from .config import Device, Precision
@@ -328,7 +329,7 @@ def load(
     """Opens a checkpoint of ours, or any HuBERT-family sequence classifier that transformers saved.
 
     Args:
-        checkpoint: A folder or a hub id.
+        checkpoint: Its folder, that of a run, whose best it then is, or a hub id.
         precision: `fp32` for exact scores; `bf16`, `fp16` or `auto` for speed.
         device: `auto`, `cuda`, `mps` or `cpu`.
         head: The callable that builds the head, for a checkpoint trained with one of the user's own.
@@ -339,7 +340,8 @@ def load(
     Example:
         >>> classifier = load("run/best")  # doctest: +SKIP
     """
-    checkpoint = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().exists() else str(checkpoint)
+    folder = best_of(checkpoint)
+    checkpoint = str(folder) if folder.exists() else str(checkpoint)
     where = choose_device(device)
     return Classifier(
         load_classifier(checkpoint, head),

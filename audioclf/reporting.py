@@ -13,6 +13,7 @@ import transformers
 
 from . import __version__
 from .card import write_card
+from .checkpoint import best_of
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
 from .distributed import is_first_process, on_first
@@ -125,17 +126,14 @@ def report(
         >>> report("runs/first", "clips.csv", split="valid", output="valid.html")  # doctest: +SKIP
     """
     path = Path(REPORT_FILE if output is None else output)
-    folder = Path(checkpoint).expanduser()
-    run_folder = folder if (folder / "history.jsonl").is_file() else folder.parent
-    if run_folder == folder:
-        folder = folder / "best"
+    folder = best_of(checkpoint)
     where = str(folder) if folder.is_dir() else str(checkpoint)
     classifier = load(where, **options)
     splits = load_dataset(data, cache_dir=cache_dir)
     part = split_name(split, "split")
     evaluation, clips = evaluate_clips(classifier, splits, part, cache_dir=cache_dir, progress=progress)
     metadata = read_metadata(where)
-    history = _history(run_folder) if folder.is_dir() else []
+    history = _history(folder.parent) if folder.is_dir() else []
     facts = {"checkpoint": where, **({"epoch": metadata["epoch"]} if "epoch" in metadata else {}), **_versions()}
     try:
         write_page(

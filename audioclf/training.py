@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -284,7 +285,8 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
         report_run(run, splits, best, test)
     if config.push_to_hub is not None:
         push_run(run)
-    run.reporter.say(f"\nBest checkpoint: {checkpoint_dir}\nUse it: audioclf predict {checkpoint_dir} FILE")
+    use = shlex.join(["audioclf", "predict", str(checkpoint_dir), "FILE"])
+    run.reporter.say(f"\nBest checkpoint: {checkpoint_dir}\nUse it: {use}")
     return _result(run.reporter.history, output_dir)
 
 

@@ -192,6 +192,11 @@ def test_a_checkpoint_that_transformers_saved(clips, tmp_path):
         assert by_label(classifier(clip)) == pytest.approx(theirs, abs=1e-5)
 
 
+def test_a_runs_folder_is_its_best(trained, clips):
+    run, best = (audioclf.load(folder, device="cpu") for folder in (trained.output_dir, trained.checkpoint_dir))
+    assert run(clips[0]) == best(clips[0])
+
+
 TOKEN = "hf_" + "canary" * 6
 FROM_THE_HUB = """
 import json, sys

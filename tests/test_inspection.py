@@ -186,7 +186,13 @@ class TestTable:
 
     @pytest.mark.parametrize(
         "labels",
-        [("Jazz", "jazz"), ("jazz", " jazz "), ("hip-hop", "hip_hop"), ("caf\u00e9", "cafe\u0301")],
+        [
+            ("Jazz", "jazz"),
+            ("jazz", " jazz "),
+            ("hip-hop", "hip_hop"),
+            ("caf\u00e9", "cafe\u0301"),
+            ("a \u2013 b", "A - b"),
+        ],
     )
     def test_spellings(self, labels):
         assert self.kinds(dict.fromkeys(labels, 20)) == {"label-spellings": 1}

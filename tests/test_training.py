@@ -94,13 +94,13 @@ class TestARun:
         assert images[0].width > 100
 
     def test_terminal(self, tones, quick, tmp_path, capsys):
-        audioclf.train(tones, output_dir=tmp_path / "out", **{**quick, "progress": True, "num_epochs": 1})
+        audioclf.train(tones, output_dir=tmp_path / "out 1", **{**quick, "progress": True, "num_epochs": 1})
         told = capsys.readouterr()
         assert "3 classes, 36 train, 12 valid, 12 test clips. Training" in told.out
         assert "epoch 1: valid loss" in told.out
         assert "class      precision      recall          f1    clips" in told.out
         assert "95 % interval" in told.out
-        assert f"Use it: audioclf predict {tmp_path / 'out' / 'best'} FILE" in told.out
+        assert f"Use it: audioclf predict '{tmp_path / 'out 1' / 'best'}' FILE" in told.out
         assert "clips/s" in told.err
 
     def test_silence(self, tones, quick, tmp_path, capfd):

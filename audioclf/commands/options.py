@@ -21,7 +21,9 @@ Data = Annotated[
         "a CSV, TSV or JSON-lines manifest, or a hub data set id.",
     ),
 ]
-Checkpoint = Annotated[Positional[str], tyro.conf.arg(metavar="CHECKPOINT", help="A folder or hub id.")]
+Checkpoint = Annotated[
+    Positional[str], tyro.conf.arg(metavar="CHECKPOINT", help="A checkpoint's folder, a run's, or a hub id.")
+]
 RecipeName = Annotated[
     Recipe,
     tyro.conf.arg(
