@@ -109,7 +109,7 @@ class TrainConfig:
     """Where to compute; auto takes CUDA, then Apple's MPS, then the CPU."""
 
     frontend: Frontend = "auto"
-    """Form of the convolutions, with equal results: transformers' own (reference) or, on a CPU by default, fast."""
+    """Form of the convolutions, with equal results: transformers' own (reference), fast, or the faster one (auto)."""
 
     freeze: Freeze = "none"
     """Part of the encoder that is not trained: nothing, its waveform CNN, or all of it."""

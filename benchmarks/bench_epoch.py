@@ -98,7 +98,7 @@ def course(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         files = sorted((folder / "data" / split).rglob("*.wav"))
         rows = {"file": [str(file) for file in files], "label": [labels.index(file.parent.name) for file in files]}
         data = datasets.Dataset.from_dict(rows)
-        parts[split] = data.map(prepare, remove_columns="file", batched=True, batch_size=100, num_proc=1)
+        parts[split] = data.map(prepare, remove_columns="file", batched=True, batch_size=100)
     arguments = transformers.TrainingArguments(
         output_dir=str(folder / "theirs"),
         eval_strategy="epoch",

@@ -1,4 +1,4 @@
-"""The positional convolution by Fourier transforms against torch's own."""
+"""The positional convolution in our forms against torch's own."""
 
 import copy
 from types import MethodType
@@ -9,19 +9,22 @@ from conftest import tiny_config
 from torch.nn.functional import conv1d
 from transformers import AutoModel, HubertConfig, UniSpeechSatConfig, Wav2Vec2Config, WavLMConfig
 
-from audioclf.models.positional import _forward, convolve, use_fft_positions
+from audioclf.models.classifier import build_classifier, place
+from audioclf.models.positional import _forward, convolve, convolve_in_blocks, use_fast_positions
+from audioclf.runtime import autocast
 
 
 @pytest.mark.parametrize("taps", [1, 2, 3, 16, 19, 128])
 @pytest.mark.parametrize("frames", [1, 5, 63, 64, 65, 129, 130, 300])
 @pytest.mark.parametrize("groups", [1, 4])
-def test_values_and_gradients(taps, frames, groups):
+@pytest.mark.parametrize("form", [convolve, convolve_in_blocks])
+def test_values_and_gradients(taps, frames, groups, form):
     """In fp64, where only a mistake can be as large as 1e-11; the last block may be nearly empty."""
     generator = torch.Generator().manual_seed(0)
     frames_in = torch.randn(2, 8, frames, dtype=torch.float64, generator=generator)
     weights = torch.randn(12, 8 // groups, taps, dtype=torch.float64, generator=generator)
     inputs = [tensor.requires_grad_() for tensor in (frames_in, weights)]
-    ours = convolve(*inputs, groups, taps // 2)
+    ours = form(*inputs, groups, taps // 2)
     theirs = conv1d(*inputs, padding=taps // 2, groups=groups)
     assert torch.allclose(ours, theirs, atol=1e-11)
     direction = torch.randn(theirs.shape, dtype=torch.float64, generator=generator)
@@ -73,7 +76,7 @@ def test_in_an_encoder(family, taps, stable, tmp_path):
     config = tiny_config(family, num_conv_pos_embeddings=taps, do_stable_layer_norm=stable)
     reference = AutoModel.from_config(config)
     fast = copy.deepcopy(reference)
-    use_fft_positions(fast)
+    use_fast_positions(fast)
     values = torch.randn(2, 9000)
     outputs = [model(values).last_hidden_state for model in (reference, fast)]
     assert not torch.equal(*outputs)  # it is another way to compute it
@@ -98,7 +101,7 @@ def test_few_frames_keep_torch_s():
     torch.manual_seed(0)
     reference = AutoModel.from_config(tiny_config())
     fast = copy.deepcopy(reference)
-    use_fft_positions(fast)
+    use_fast_positions(fast)
     for clips, same in ((33, True), (34, False)):  # of 12 frames
         values = torch.randn(clips, 4000)
         assert torch.equal(*(model(values).last_hidden_state for model in (reference, fast))) is same
@@ -136,6 +139,52 @@ def test_bf16_with_amx_keeps_torch_s(dtype, same, monkeypatch):
     torch.manual_seed(0)
     reference = AutoModel.from_config(tiny_config())
     fast = copy.deepcopy(reference)
-    use_fft_positions(fast)
+    use_fast_positions(fast)
     with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
         assert torch.equal(*(model(torch.ones(1, 4000)).last_hidden_state for model in (reference, fast))) is same
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_blocks_in_half_precision(dtype):
+    """Products add up in fp32: no farther from the exact result than torch's own, gradients included."""
+    generator = torch.Generator().manual_seed(0)
+    exact = [torch.randn(2, 32, 300, generator=generator), 0.1 * torch.randn(32, 8, 16, generator=generator)]
+    exact = [tensor.to(dtype).double().requires_grad_() for tensor in exact]
+    direction = torch.randn(2, 32, 301, generator=generator).to(dtype)
+    results = []
+    for form, inputs in (
+        (lambda x, w: conv1d(x, w, padding=8, groups=4), exact),
+        (
+            lambda x, w: conv1d(x, w, padding=8, groups=4),
+            [tensor.detach().to(dtype).requires_grad_() for tensor in exact],
+        ),
+        (lambda x, w: convolve_in_blocks(x, w, 4, 8), [tensor.detach().to(dtype).requires_grad_() for tensor in exact]),
+    ):
+        out = form(*inputs)
+        out.backward(direction.to(out.dtype))
+        results.append([out, *(tensor.grad for tensor in inputs)])
+    for reference, theirs, ours in zip(*results, strict=True):
+        assert ours.dtype == dtype
+        assert (ours.double() - reference).abs().max() <= 1.1 * (theirs.double() - reference).abs().max()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("padded", [False, True])
+def test_an_encoder_on_cuda(padded):
+    """All forms of the convolutions that a GPU takes, in fp32 beside the reference on a CPU, with gradients."""
+    torch.manual_seed(0)
+    config = tiny_config(conv_dim=(64,) * 7, num_conv_pos_embeddings=128)
+    reference = build_classifier(config, "mean", ["a", "b"]).eval()
+    values, mask = torch.randn(4, 48_000), torch.ones(4, 48_000, dtype=torch.long)
+    if padded:
+        mask[1, 30_000:] = 0
+    results = []
+    for device, form in ((torch.device("cpu"), "reference"), (torch.device("cuda"), "auto")):
+        model = place(copy.deepcopy(reference), device, form)
+        with autocast(device, "fp32"):
+            logits = model(values.to(device), mask if padded else None)
+        logits.square().sum().backward()
+        results.append((logits, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)))
+    for here, there in zip(*results, strict=True):
+        assert torch.allclose(here, there.cpu(), rtol=1e-3, atol=1e-5)

@@ -33,7 +33,7 @@ from .loading import (
     random_encoder,
     set_dropout,
 )
-from .positional import use_fft_positions
+from .positional import use_fast_positions
 from .waveform import encode_features, frame_mask
 
 HeadBuilder = Callable[[PretrainedConfig], nn.Module]
@@ -254,8 +254,8 @@ def place(classifier: AudioClassifier, device: torch.device, frontend: Frontend 
     use_own_attention(classifier.backbone)
     if device.type == "cpu":
         use_gap_dropout(classifier.backbone)
-        if frontend != "reference":
-            use_fft_positions(classifier.backbone)
+    if frontend != "reference" and device.type in ("cpu", "cuda"):
+        use_fast_positions(classifier.backbone)
     return classifier.to(device)
 
 

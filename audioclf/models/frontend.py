@@ -4,7 +4,7 @@ The first layer of DistilHuBERT, HuBERT-base and wav2vec2-base is followed by a 
 time. Zero padding would enter those statistics and so change every frame of a clip; here they run over the clip's
 own frames. All other layers are local: a valid output frame sees valid input only, so padding cannot reach it.
 
-The reference form runs transformers' own layers; `frontend_fast` computes the same by matrix products on a CPU.
+The reference form runs transformers' own layers; `frontend_fast` computes the same by matrix products.
 
 Shapes: B batch, T samples, F frames, K channels of a layer.
 """
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from ..config import Frontend
-from ..runtime import at_least_fp32
+from ..runtime import at_least_fp32, product_dtype
 from . import frontend_fast
 
 
@@ -44,11 +44,11 @@ def encode_waveform(
         input_values: Normalised waveforms (B, T), padded at the right.
         num_samples: Valid samples of each clip (B,), on any device, or None when nothing is padded. Frames beyond a
             clip's own are unspecified.
-        form: `fast`, `reference`, or `auto`: fast on a CPU. The fast form gives way to the reference where it cannot
-            compute this CNN, or when the waveforms need a gradient.
+        form: `fast`, `reference`, or `auto`: the one that is faster. The fast form gives way to the reference where it
+            cannot compute this CNN, or when the waveforms need a gradient.
     """
     can_be_fast = frontend_fast.applies(feature_extractor) and not input_values.requires_grad
-    if can_be_fast and (form == "fast" or (form == "auto" and input_values.device.type == "cpu")):
+    if can_be_fast and (form == "fast" or (form == "auto" and _fast_is_faster(input_values, num_samples is not None))):
         if num_samples is None:
             num_samples = torch.full(input_values.shape[:1], input_values.shape[1])
         return frontend_fast.encode_packed(feature_extractor, input_values, num_samples)
@@ -68,6 +68,13 @@ def encode_waveform(
     for layer in rest:
         hidden = layer(hidden)
     return hidden.transpose(1, 2)
+
+
+def _fast_is_faster(input_values: Tensor, is_padded: bool) -> bool:
+    """As measured (docs/results.md): on a CPU; on a GPU but for both passes of an unpadded batch in fp32."""
+    device = input_values.device.type
+    in_half = product_dtype(input_values) in (torch.float16, torch.bfloat16)
+    return device == "cpu" or (device == "cuda" and (in_half or is_padded or not torch.is_grad_enabled()))
 
 
 def _first_layer(layer: nn.Module, hidden: Tensor, num_valid: Tensor | None) -> Tensor:
