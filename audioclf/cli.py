@@ -75,6 +75,8 @@ def _tell_how_to_resume(arguments: list[str]) -> None:
     if arguments and arguments[0] in OF_OPTIONS:
         again = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
         print(f"Go on with: {shlex.join(['audioclf', *again, '--resume'])}", file=sys.stderr)
+    elif arguments and arguments[0] == "predict" and any(word.split("=")[0] == "--output" for word in arguments):
+        print(f"Go on with: {shlex.join(['audioclf', *arguments])}", file=sys.stderr)
 
 
 def entry_point() -> None:

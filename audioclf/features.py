@@ -27,6 +27,7 @@ from .config import default_cache_dir
 from .errors import AudioclfError
 from .models.backbone import backbone_of
 from .models.classifier import AudioClassifier
+from .models.loading import weights_digest
 from .runtime import DTYPES, autocast, unchanged_random_state
 
 STORED_AS = {"fp32": np.float32, "fp16": np.float16, "bf16": np.int16}
@@ -209,8 +210,5 @@ def _hash(model: AudioClassifier) -> str:
     """Changes when anything does that the frozen part's output depends on: a weight, or how the weights are used."""
     options = model.config.to_dict().items()
     config = {name: value for name, value in options if name not in OTHER_OPTIONS and "drop" not in name}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, value in model.frozen_part.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:24]
+    options = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(f"{options}{weights_digest(model.frozen_part)}".encode()).hexdigest()[:24]

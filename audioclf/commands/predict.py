@@ -1,11 +1,12 @@
-"""`audioclf predict`: which files, and how what is found in them is written."""
+"""`audioclf predict`: which files, and where the results go."""
 
-import csv
 import glob
-import io
 import json
+import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,16 +17,11 @@ from tyro.conf import Positional
 from ..config import Device, Precision
 from ..errors import AudioError, ConfigError
 from .options import AsJson, Checkpoint
+from .result_lines import Results, Rows, csv_lines, json_rows, segment_lines, table_lines
+from .results_file import ResultsFile
 
 if TYPE_CHECKING:
     from ..inference import Classifier
-
-MAX_NAME = 60
-"""Width that names of files get in the table; longer ones push their line to the right."""
-Rows = list[dict[str, Any]]
-"""What is found in a file: its classes, likeliest first, or its segments."""
-Results = Iterable[tuple[str, Rows | AudioError]]
-"""Of each file what is found, or why it cannot be read."""
 
 
 def predict(
@@ -42,6 +38,7 @@ def predict(
     device: Device = "auto",
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
     as_json: AsJson = False,
+    output: str | None = None,
 ) -> int:
     """Classify audio files; those that cannot be read are reported, the rest go on, and the status is 2 then.
 
@@ -64,40 +61,116 @@ def predict(
         as_csv: Write CSV: a row for each class shown, with its rank, or for each segment; those of files that cannot be
             read have a text in the column error.
         as_json: Write JSON lines: an object for each file, with its scores or segments, or its error.
+        output: File for JSON lines, an object for each file. What broke off goes on by the same command, and under
+            torchrun each process takes its share of the files.
     """
     windows = {"window_seconds": window_seconds, "hop_seconds": hop_seconds, "threshold": threshold}
     _check_combination(timeline, top_k, min_score, windows)
-    if as_csv and as_json:
-        raise ConfigError("csv and json are two forms of one output: choose one of them.")
-    paths = list(_expand(files))
-    if not paths:
-        raise ConfigError("name at least one audio file, folder or pattern.")
-    from ..inference import load
+    if as_csv and (as_json or output):
+        raise ConfigError(f"csv and {'json' if as_json else 'output'} are two forms of one output: choose one of them.")
+    if output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("under torchrun predict needs a file for the results of all processes: add --output FILE.")
+    options = windows if timeline else {"top_k": 3 if top_k is None else top_k, "min_score": min_score}
+    task = Task(checkpoint, precision, device, timeline, options, batch_size)
+    if output is not None:
+        return _into_file(task, files, output)
+    return _onto_screen(task, files, "json" if as_json else "csv" if as_csv else "table")
 
-    classifier = load(checkpoint, precision=precision, device=device)
-    if timeline:
-        found = _timelines(classifier, paths, {**windows, "batch_size": batch_size})
-    else:
-        top_k = 3 if top_k is None else top_k
-        found = classifier.each(paths, top_k=top_k, min_score=min_score, batch_size=batch_size)
-    # A short list is done before a bar would say anything.
-    bar = tqdm(paths, unit="file", disable=not sys.stderr.isatty() or (len(paths) <= batch_size and not timeline))
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of each file, and of which checkpoint."""
+
+    checkpoint: str
+    precision: Precision
+    device: Device
+    timeline: bool
+    options: dict[str, Any]
+    batch_size: int
+
+    def load(self) -> "Classifier":
+        """The classifier, where it is to compute."""
+        from ..inference import load
+
+        return load(self.checkpoint, precision=self.precision, device=self.device)
+
+    def results(self, classifier: "Classifier", paths: Sequence[str], shows_progress: bool = True) -> Results:
+        """What is found in each file; those that cannot be read are told on the way."""
+        if self.timeline:
+            found = _timelines(classifier, paths, {**self.options, "batch_size": self.batch_size})
+        else:
+            found = classifier.each(paths, **self.options, batch_size=self.batch_size)
+        # A short list is done before a bar would say anything.
+        is_short = len(paths) <= self.batch_size and not self.timeline
+        bar = tqdm(paths, unit="file", disable=is_short or not shows_progress or not sys.stderr.isatty())
+        for path, outcome in zip(bar, found, strict=True):
+            if isinstance(outcome, AudioError):
+                tqdm.write(f"audioclf: {outcome}", file=sys.stderr)
+            yield path, outcome
+
+
+def _onto_screen(task: Task, files: Sequence[str], form: str) -> int:
+    paths = _expanded(files)
+    classifier = task.load()
     failed: list[str] = []
-    results = _reported(zip(bar, found, strict=True), failed)
-    if as_json:
-        lines = _json_lines(results, "segments" if timeline else "scores")
-    elif as_csv:
-        lines = _csv_lines(results, classifier, timeline)
-    elif timeline:
-        lines = _segment_lines(results)
+
+    def counted() -> Results:
+        for path, outcome in task.results(classifier, paths):
+            if isinstance(outcome, AudioError):
+                failed.append(path)
+            yield path, outcome
+
+    if form == "json":
+        lines = (json.dumps(row, ensure_ascii=False) for row in json_rows(counted(), task.timeline))
+    elif form == "csv":
+        lines = csv_lines(counted(), classifier, task.timeline)
     else:
-        lines = _table_lines(results, classifier, paths)
+        lines = segment_lines(counted()) if task.timeline else table_lines(counted(), classifier, paths)
     for line in lines:
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
-    if failed and len(paths) > 1:
-        print(f"audioclf: {len(failed)} of {len(paths)} files could not be read.", file=sys.stderr)
-    return 2 if failed else 0
+    return _status(len(failed), len(paths))
+
+
+def _into_file(task: Task, files: Sequence[str], output: str) -> int:
+    """Each process of a job takes its share of the files that have no result yet."""
+    from .. import distributed
+    from ..models.loading import weights_digest
+    from ..runtime import choose_device
+
+    with distributed.joined(choose_device(task.device)):
+        paths = distributed.on_first(lambda: list(dict.fromkeys(_expanded(files))))
+        classifier = task.load()
+        settings = {"precision": classifier.precision, "timeline": task.timeline, **task.options}
+        file = ResultsFile(output, {"weights": weights_digest(classifier.model), **settings})
+        done = distributed.on_first(file.open)
+        is_first, num_ranks = distributed.is_first_process(), distributed.num_ranks()
+        began = time.perf_counter()
+        try:
+            rest = [path for path in paths if path not in done]
+            share = rest[distributed.rank() :: num_ranks]
+            rows = json_rows(task.results(classifier, share, shows_progress=is_first), task.timeline)
+            file.write(rows, distributed.rank())
+            distributed.barrier()
+            num_failed = distributed.on_first(file.close, paths)
+        finally:
+            if is_first:
+                file.leave()
+    if is_first:
+        seconds = time.perf_counter() - began
+        earlier = f" ({len(paths) - len(rest):,} of them earlier)" if done else ""
+        speed = f"{len(rest):,} in {seconds:.0f} s, {len(rest) / seconds:.1f} a second"
+        print(f"{len(paths):,} files in {output}{earlier}: {speed}.")
+        status = _status(num_failed, len(paths))
+        # To torchrun any other status is a process that broke.
+        return status if num_ranks == 1 else 0
+    return 0
+
+
+def _status(num_failed: int, num_files: int) -> int:
+    if num_failed and num_files > 1:
+        print(f"audioclf: {num_failed} of {num_files} files could not be read.", file=sys.stderr)
+    return 2 if num_failed else 0
 
 
 def _check_combination(
@@ -112,8 +185,19 @@ def _check_combination(
             raise ConfigError(f"{name}={value:g} means nothing without --timeline: add that, or leave it out.")
 
 
+def _expanded(words: Sequence[str]) -> list[str]:
+    """The files that are meant by names, folders, patterns, and - for standard input.
+
+    Raises:
+        ConfigError: when there are none.
+    """
+    paths = list(_expand(words))
+    if not paths:
+        raise ConfigError("name at least one audio file, folder or pattern.")
+    return paths
+
+
 def _expand(words: Sequence[str]) -> Iterator[str]:
-    """The files that are meant by names, folders, patterns, and - for standard input."""
     from ..datasets.folder import audio_files
 
     for word in words:
@@ -139,61 +223,3 @@ def _timelines(classifier: "Classifier", paths: Sequence[str], options: dict[str
             yield [vars(segment) for segment in classifier.timeline(path, **options).segments]
         except AudioError as error:
             yield error
-
-
-def _reported(results: Results, failed: list[str]) -> Results:
-    """The results; files that cannot be read are told on the way, and noted in `failed`."""
-    for path, outcome in results:
-        if isinstance(outcome, AudioError):
-            failed.append(path)
-            tqdm.write(f"audioclf: {outcome}", file=sys.stderr)
-        yield path, outcome
-
-
-def _json_lines(results: Results, name: str) -> Iterator[str]:
-    for path, outcome in results:
-        found = {"error": str(outcome)} if isinstance(outcome, AudioError) else {name: outcome}
-        yield json.dumps({"file": path, **found}, ensure_ascii=False)
-
-
-def _csv_lines(results: Results, classifier: "Classifier", timeline: bool) -> Iterator[str]:
-    detected = [] if timeline or classifier.thresholds is None else ["detected"]
-    columns = ["file", *(["start", "end"] if timeline else ["rank"]), "label", "score", *detected, "error"]
-    yield ",".join(columns)
-    for path, outcome in results:
-        if isinstance(outcome, AudioError):
-            rows = [{"error": str(outcome)}]
-        else:
-            rows = [row if timeline else {"rank": rank, **row} for rank, row in enumerate(outcome, 1)]
-        for row in rows or [{}]:  # a file of which nothing is said is in the table too
-            text = io.StringIO()
-            csv.DictWriter(text, columns, lineterminator="").writerow({"file": path, **row})
-            yield text.getvalue()
-
-
-def _table_lines(results: Results, classifier: "Classifier", paths: Sequence[str]) -> Iterator[str]:
-    width = min(MAX_NAME, max(map(len, paths)))
-    label_width = max(map(len, classifier.labels))
-    for path, outcome in results:
-        if not isinstance(outcome, AudioError):
-            cells = [
-                f"{row['label']:<{label_width}} {row['score']:.3f}{'*' if row.get('detected') else ' '}"
-                for row in outcome
-            ]
-            yield f"{path:<{width}}  {'  '.join(cells) or 'none of the classes'}".rstrip()
-
-
-def _segment_lines(results: Results) -> Iterator[str]:
-    """A line for each segment, below those of the file and of headings."""
-    for path, outcome in results:
-        if isinstance(outcome, AudioError):
-            continue
-        if not outcome:
-            yield f"{path}: nothing reaches its threshold"
-            continue
-        width = max(len("label"), *(len(segment["label"]) for segment in outcome))
-        yield f"{path}:\n{'start':>10} {'end':>10}  {'label':<{width}}  score"
-        for segment in outcome:
-            yield (
-                f"{segment['start']:10.2f} {segment['end']:10.2f}  {segment['label']:<{width}}  {segment['score']:.3f}"
-            )

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hashlib
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,3 +235,12 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A text that changes when a weight of a model does, or the name of one."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:24]
