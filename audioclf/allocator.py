@@ -1,7 +1,10 @@
-"""The C library's memory allocator, which by default hands large blocks back to the system as soon as they are free."""
+"""What allocates memory and gives it back: the C library, which by default does so too soon, and Python's collector."""
 
+import contextlib
 import ctypes
+import gc
 import platform
+from collections.abc import Iterator
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
@@ -25,3 +28,15 @@ def trim() -> None:
     """Lets glibc hand freed memory back to the system now."""
     if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Lets Python's collector of cycles rest: while millions of objects are made it would look at all of them anew."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

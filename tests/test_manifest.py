@@ -1,6 +1,8 @@
 """Tables of clips: what spreadsheets, scripts and people write, and what is wrong with it when it is wrong."""
 
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -188,7 +190,7 @@ BAD = {
     "latin-1": ("c.csv", "path,label\ncafé.wav,a\n".encode("latin-1"), "c.csv' is not UTF-8 ("),
     "utf-16": ("c.csv", GOOD.encode("utf-16"), "c.csv' is not UTF-8 ("),
     "latin-1 json": ("c.jsonl", '{"path": "é"}'.encode("latin-1"), "c.jsonl' is not UTF-8 ("),
-    "open quote": ("c.csv", GOOD + '"3.wav,a\n', "c.csv', line 3: is no proper table ("),
+    "open quote": ("c.csv", GOOD + '"3.wav,a\n4.wav,b\n', "c.csv', line 4: is no proper table ("),
     "bad split": ("c.csv", PARTS.format("holdout"), NO_SPLIT),
     "bad start": ("c.csv", TIMES.format("1:30,"), "line 3: start='1:30' is no time in seconds."),
     "negative start": ("c.csv", TIMES.format("-1,"), "line 3: start='-1' is no time in seconds."),
@@ -245,3 +247,19 @@ def test_many_pieces_of_one_recording_are_quick(tmp_path):
     begun = time.process_time()
     assert len(load_dataset(table(tmp_path, csv)).train) == num
     assert time.process_time() - begun < 4
+
+
+@pytest.mark.slow
+def test_two_million_rows_in_bounded_memory(tmp_path):
+    """In a process of its own, whose peak is that of the table."""
+    with open(tmp_path / "clips.csv", "w", encoding="utf-8") as file:
+        file.write("path,label,split\n")
+        file.writelines(
+            f"audio/part{i % 1000:03}/clip{i:07}.wav,label{i % 500},{'valid' if i % 50 == 0 else 'train'}\n"
+            for i in range(2_000_000)
+        )
+    script = "import sys, audioclf, peak; s = audioclf.load_dataset(sys.argv[1]); print(len(s.valid), peak.peak_mib())"
+    command = [sys.executable, "-c", script, str(tmp_path / "clips.csv")]
+    told = subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True).stdout.split()
+    assert told[0] == "40000"
+    assert float(told[1]) < 1500

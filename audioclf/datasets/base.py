@@ -5,7 +5,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 from ..errors import DatasetError
@@ -16,9 +16,10 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """The partition each usual name stands for."""
+PARTS = ("train", "valid", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One labelled clip.
 
@@ -97,14 +98,14 @@ class AudioSplits:
     split_notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for part in ("train", "valid", "test"):
+        for part in PARTS:
             object.__setattr__(self, part, tuple(getattr(self, part)))
         object.__setattr__(self, "labels", tuple(self.labels))
 
     @property
     def parts(self) -> dict[str, tuple[Example, ...]]:
         """The parts that are not empty, by name."""
-        return {part: getattr(self, part) for part in ("train", "valid", "test") if getattr(self, part)}
+        return {part: getattr(self, part) for part in PARTS if getattr(self, part)}
 
     @property
     def multi_label(self) -> bool:
@@ -174,7 +175,8 @@ def make_splits(
         DatasetError: for no examples, a label not in `labels`, fewer than two classes, a clip in two parts, or labels
             that are measurements.
     """
-    examples = [replace(e, split=e.split and split_name(e.split, name)) for e in examples]
+    usual = (None, *PARTS)
+    examples = [e if e.split in usual else replace(e, split=split_name(e.split, name)) for e in examples]
     if not examples:
         raise DatasetError(f"{name}: holds no clips.")
     if isinstance(labels, str):
@@ -228,12 +230,27 @@ def refuse_shared_clips(name: str, parts: Mapping[str, Sequence[Example]]) -> No
     Raises:
         DatasetError: of the data set of that name, naming the clip and the parts.
     """
+    here = os.path.join(os.getcwd(), "")
+
+    def file_of(example: Example) -> str:
+        audio = example.audio
+        if not isinstance(audio, str):
+            return audio.identity
+        path = os.path.normpath(audio if os.path.isabs(audio) else here + audio)
+        return audio if path == audio else path  # one string rather than two, millions of times
+
+    seen: set[str] = set()
+    repeated: set[str] = set()
+    for example in chain.from_iterable(parts.values()):
+        file = file_of(example)
+        (repeated if file in seen else seen).add(file)
     files: dict[str, list[tuple[float, float, str, Example]]] = defaultdict(list)
-    for part, examples in parts.items():
-        for example in examples:
-            key = os.path.abspath(example.audio) if isinstance(example.audio, str) else example.audio.identity
-            end = float("inf") if example.end is None else example.end
-            files[key].append((example.start or 0.0, end, part, example))
+    if repeated:
+        for part, examples in parts.items():
+            for example in examples:
+                if (file := file_of(example)) in repeated:
+                    end = float("inf") if example.end is None else example.end
+                    files[file].append((example.start or 0.0, end, part, example))
     for pieces in files.values():
         pieces.sort(key=lambda piece: piece[:2])
         reach: dict[str, float] = {}  # how far the pieces of each part go, of those that begin no later

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..allocator import uncollected
 from ..config import default_cache_dir
 from ..errors import ConfigError, DatasetError
 from . import (
@@ -45,6 +46,7 @@ CORPORA = {
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
+@uncollected()
 def load_dataset(
     name_or_path: Any,
     *,

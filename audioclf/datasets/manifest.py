@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 from collections.abc import Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ PATH_COLUMNS = ("path", "file_name", "filename", "file", "audio", "audio_path", 
 LABEL_COLUMNS = ("label", "class", "category", "target", "genre", "emotion", "language")
 LABELS_COLUMNS = ("labels", "tags")
 """Columns that hold several labels a clip, separated by commas in a text."""
+MAX_REPEATED = 10_000
+"""Cells of a table that are looked for again further down."""
 
 
 def examples(
@@ -45,7 +49,7 @@ def examples(
     rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else read_csv(path)
     if not rows:
         raise DatasetError(f"{str(path)!r} lists no clips.")
-    columns = list(dict.fromkeys(column for _, row in rows for column in row))
+    columns = list(dict.fromkeys(chain.from_iterable(row for _, row in rows)))
     path_column = _column(path, columns, None, PATH_COLUMNS, "path")
     label_column = _column(path, columns, label_column, (*LABEL_COLUMNS, *LABELS_COLUMNS), "label_column")
     if multi_label is None:
@@ -56,15 +60,16 @@ def examples(
     usual_group = group_column is None and "group" in columns
     if fold is not None:
         _check_fold(path, columns, rows, fold)
-    found = []
+    folder = "" if path.parent == Path() else str(path.parent)
+    found, line = [], f"{str(path)!r}, line "
     for number, row in rows:
-        where = f"{str(path)!r}, line {number}"
+        where = f"{line}{number}"
         start, end = _seconds(row, "start", where), _seconds(row, "end", where)
         if end is not None and end <= (start or 0.0):
             raise DatasetError(f"{where}: the end, {end:g} s, is not after the start, {start or 0.0:g} s.")
         found.append(
             Example(
-                audio=str(_clip_path(path, _text(row, path_column, where))),
+                audio=_clip_path(folder, _text(row, path_column, where)),
                 label=label_names(row.get(label_column), where) if multi_label else _text(row, label_column, where),
                 split=_folder_split(row, path_column) if by_folder else _row_split(row, where, fold, split),
                 # The usual column may have gaps; one that was asked for may not.
@@ -96,25 +101,34 @@ def read_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         DatasetError: for a table that cannot be read, naming the line.
     """
+    begins = 1  # the line where a row does; a quote that is never closed reaches to the end of the file
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             # A spreadsheet in much of Europe writes semicolons.
             delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            reader.fieldnames = [(name or "").strip() for name in reader.fieldnames or []]
-            rows = [(reader.line_num, row) for row in reader]
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            names = [name.strip() for name in next(reader, [])]
+            begins = reader.line_num + 1
+            rows: list[tuple[int, dict[str, Any]]] = []
+            repeated: dict[str, str] = {}  # labels and the like, one string each, however many rows
+            for cells in reader:
+                begins = reader.line_num + 1
+                if len(cells) > len(names):
+                    raise DatasetError(
+                        f"{str(path)!r}, line {reader.line_num}: has more cells than the header; put quotes around "
+                        f"what holds a {delimiter!r}."
+                    )
+                if len(repeated) < MAX_REPEATED:
+                    repeated.update(zip(cells, cells, strict=True))
+                cells = [repeated.get(cell, cell) for cell in cells]
+                if cells:  # else the line is blank
+                    rows.append((reader.line_num, dict(zip_longest(names, cells))))
     except UnicodeDecodeError as error:
         raise DatasetError(f"{str(path)!r} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
     except csv.Error as error:
-        raise DatasetError(f"{str(path)!r}, line {reader.line_num}: is no proper table ({error}).") from error
-    for number, row in rows:
-        if None in row:
-            raise DatasetError(
-                f"{str(path)!r}, line {number}: has more cells than the header; put quotes around what holds a "
-                f"{delimiter!r}."
-            )
+        raise DatasetError(f"{str(path)!r}, line {begins}: is no proper table ({error}).") from error
     return rows
 
 
@@ -168,12 +182,13 @@ def _optional(row: dict[str, Any], column: str) -> str | None:
     return None if value is None or not str(value).strip() else str(value).strip()
 
 
-def _clip_path(table: Path, text: str) -> Path:
+def _clip_path(folder: str, text: str) -> str:
     """A path as the table gives it; backslashes count as separators where only that gives a file."""
-    path = table.parent / text
-    if not path.exists() and "\\" in text:
-        path = table.parent / text.replace("\\", "/")
-    return path
+    if "\\" in text and not os.path.exists(os.path.join(folder, text)):
+        text = text.replace("\\", "/")
+    if "./" in text or "//" in text:
+        text = str(Path(text))
+    return os.path.join(folder, text)
 
 
 def _row_split(row: dict[str, Any], where: str, fold: int | str | None, split: str | None) -> str | None:
