@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def build_app(classifier: Classifier, title: str = "audioclf") -> Any:
         if path is None:
             return None
         chosen = {"min_score": min_score or None} if classifier.thresholds is None else {}
-        with _told(gradio):
+        with _told(gradio, path):
             found = classifier(path, top_k=int(top_k), **chosen)
         if not found:
             return {"none of the classes": 1 - min_score}
@@ -44,7 +45,7 @@ def build_app(classifier: Classifier, title: str = "audioclf") -> Any:
     def over_time(path: str | None, window: float) -> tuple[Any, Any]:
         if path is None:
             return None, None
-        with _told(gradio):
+        with _told(gradio, path):
             timeline = classifier.timeline(path, window_seconds=window or None)
         rows = [[f"{s.start:.2f}", f"{s.end:.2f}", s.label, f"{s.score:.3f}"] for s in timeline.segments]
         return rows, timeline_figure(timeline)
@@ -79,12 +80,13 @@ def build_app(classifier: Classifier, title: str = "audioclf") -> Any:
 
 
 @contextlib.contextmanager
-def _told(gradio: Any) -> Iterator[None]:
-    """Inside, an error of ours is shown on the page, which goes on."""
+def _told(gradio: Any, path: str) -> Iterator[None]:
+    """Inside, an error of ours is shown on the page, which goes on; the sound is called by its own name there."""
     try:
         yield
     except AudioclfError as error:
-        raise gradio.Error(str(error), print_exception=False) from error
+        message = str(error).replace(repr(path), repr(Path(path).name))
+        raise gradio.Error(message, print_exception=False) from error
 
 
 def timeline_figure(timeline: Timeline) -> Any:

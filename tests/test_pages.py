@@ -144,7 +144,7 @@ class TestApp:
             assert until(lambda: expected[0]["label"] in page.locator("#segments").inner_text())
             page.get_by_label("Clear").first.click()
             page.set_input_files("input[type=file]", str(tmp_path / "broken.wav"))
-            assert until(lambda: "cannot read it" in page.locator("body").inner_text())
+            assert until(lambda: "'broken.wav': libsndfile cannot read it" in page.locator("body").inner_text())
             page.reload()
             page.set_input_files("input[type=file]", str(file))
             assert until(lambda: "%" in page.locator("#scores").inner_text())
