@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import tiny_config
 from filelock import FileLock
@@ -177,8 +178,7 @@ def test_processes_share_the_files(checkpoint, folder, expected, tmp_path):
     process = subprocess.Popen(launch(3), env=environment, stderr=subprocess.PIPE, text=True)
     while len(list(tmp_path.glob("*/*.jsonl"))) < 3 and process.poll() is None:
         time.sleep(0.01)
-    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
-    os.kill(int(listed.split()[-1]), signal.SIGKILL)
+    psutil.Process(process.pid).children()[-1].kill()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert errors
