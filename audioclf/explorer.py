@@ -10,7 +10,7 @@ from .datasets.base import AudioSplits, Example
 from .errors import AudioError
 from .levels import original
 from .pictures import spectrogram_image, waveform_image
-from .serving import import_gradio
+from .serving import import_gradio, playable
 
 NUM_SHOWN = 4
 """Clips drawn at random, as in the course."""
@@ -128,7 +128,7 @@ def _heard(clip: Example) -> tuple[Any, Any, str]:
         waveform, rate = _before(clip)
     except AudioError as error:
         return None, None, str(error)
-    return (rate, _pcm(waveform)), _large(spectrogram_image(waveform, rate)), f"{', '.join(clip.labels)}\n{clip.name}"
+    return playable(waveform, rate), _large(spectrogram_image(waveform, rate)), f"{', '.join(clip.labels)}\n{clip.name}"
 
 
 def _before(clip: Example) -> tuple[np.ndarray, int]:
@@ -151,9 +151,9 @@ def _details(clip: Example, extractor: Wav2Vec2FeatureExtractor, max_seconds: fl
     facts = [f"label: {', '.join(clip.labels) or 'none'}", f"channels: {channels or 'unknown'}"]
     facts += [f"{name}: {value}" for name, value in (("group", clip.group), ("fold", clip.fold)) if value is not None]
     return [
-        (rate, _pcm(before)),
+        playable(before, rate),
         waveform_image(before),
-        (MODEL_RATE, _pcm(normalised / max(1.0, float(np.abs(normalised).max())))),
+        playable(normalised / max(1.0, float(np.abs(normalised).max())), MODEL_RATE),
         _large(spectrogram_image(resampled, MODEL_RATE)),
         [list(row) for row in zip(ROWS, *columns, strict=True)],
         f"{clip.name}\n{'; '.join(facts)}",
@@ -169,7 +169,3 @@ def _numbers(waveform: np.ndarray, rate: int) -> list[str]:
 def _large(image: np.ndarray) -> np.ndarray:
     """The picture some 600 wide and three times as high, as the page does not enlarge it."""
     return image.repeat(3, axis=0).repeat(max(1, 600 // image.shape[1]), axis=1)
-
-
-def _pcm(waveform: np.ndarray) -> np.ndarray:
-    return (np.clip(waveform, -1, 1) * 32767).astype(np.int16)

@@ -1,8 +1,15 @@
 """Pages of Gradio on this machine: without it a sentence, without the network all the same."""
 
+import functools
+import hashlib
 import os
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import soundfile
 
 from .errors import ConfigError
 
@@ -19,6 +26,25 @@ def import_gradio() -> Any:
     except ImportError as error:
         raise ConfigError("The page needs Gradio: pip install 'audioclf[app]'.") from error
     return gradio
+
+
+def playable(waveform: np.ndarray, rate: int) -> str:
+    """A file for a player of a waveform (T,), there until the process ends.
+
+    Of an array Gradio makes a file by its content too, but writes it anew each time, also while a player reads it.
+    """
+    path = Path(_sounds().name) / f"{hashlib.sha256(waveform.tobytes()).hexdigest()[:24]}-{rate}.wav"
+    if not path.exists():
+        handle, partial = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            soundfile.write(file, waveform, rate, format="WAV", subtype="PCM_16")
+        os.replace(partial, path)
+    return str(path)
+
+
+@functools.cache
+def _sounds() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="audioclf-")
 
 
 def serve(blocks: Any, *, host: str, port: int | None, open_browser: bool) -> None:
