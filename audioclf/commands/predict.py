@@ -141,8 +141,9 @@ def _into_file(task: Task, files: Sequence[str], output: str) -> int:
     with distributed.joined(choose_device(task.device)):
         paths = distributed.on_first(lambda: list(dict.fromkeys(_expanded(files))))
         classifier = task.load()
-        settings = {"precision": classifier.precision, "timeline": task.timeline, **task.options}
-        file = ResultsFile(output, {"weights": weights_digest(classifier.model), **settings})
+        model = {"weights": weights_digest(classifier.model), "labels": list(classifier.labels)}
+        settings = {**model, "precision": classifier.precision, "timeline": task.timeline, **task.options}
+        file = ResultsFile(output, settings)
         done = distributed.on_first(file.open)
         is_first, num_ranks = distributed.is_first_process(), distributed.num_ranks()
         began = time.perf_counter()

@@ -62,14 +62,15 @@ class ResultsFile:
             return {json.loads(line)["file"] for line in self._lines()}
 
     def write(self, rows: Iterable[dict[str, Any]], number: int) -> None:
-        """Adds results to the file of a process, each on disk before the next is asked for.
+        """Adds results to the file of a process, each with the system before the next is asked for.
 
         Raises:
             ResourceError: when the disk is full.
         """
-        with self._told_errors(), open(self.parts / f"{number}.jsonl", "ab", buffering=0) as file:
+        with self._told_errors(), open(self.parts / f"{number}.jsonl", "ab") as file:
             for row in rows:
                 file.write(_line(row))
+                file.flush()
 
     def close(self, names: Sequence[str]) -> int:
         """Puts all results into one file, in the order of `names`; returns how many of them are errors."""
