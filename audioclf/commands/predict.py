@@ -18,7 +18,6 @@ from ..config import Device, Precision
 from ..errors import AudioError, ConfigError
 from .options import AsJson, Checkpoint
 from .result_lines import Results, Rows, csv_lines, json_rows, segment_lines, table_lines
-from .results_file import ResultsFile
 
 if TYPE_CHECKING:
     from ..inference import Classifier
@@ -137,6 +136,7 @@ def _into_file(task: Task, files: Sequence[str], output: str) -> int:
     from .. import distributed
     from ..models.loading import weights_digest
     from ..runtime import choose_device
+    from .results_file import ResultsFile
 
     with distributed.joined(choose_device(task.device)):
         paths = distributed.on_first(lambda: list(dict.fromkeys(_expanded(files))))
