@@ -14,9 +14,18 @@ T = TypeVar("T")
 def windows(micro_batches: Iterable[T], sizes: Iterable[int]) -> Iterator[list[T]]:
     """Yields lists of so many consecutive micro-batches each.
 
+    A size is asked for once the next micro-batch is there, or there are no more.
+
     >>> list(windows("abcde", [2, 2, 1]))
     [['a', 'b'], ['c', 'd'], ['e']]
     """
-    iterator = iter(micro_batches)
-    for size in sizes:
-        yield list(islice(iterator, size))
+    iterator, sizes = iter(micro_batches), iter(sizes)
+    following: list[T] = []
+    while True:
+        following = following or list(islice(iterator, 1))
+        size = next(sizes, None)
+        if size is None:
+            return
+        window = [*following[:size], *islice(iterator, max(0, size - 1))]
+        following = [] if size else following
+        yield window

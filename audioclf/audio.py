@@ -144,6 +144,25 @@ def _live_mono(blocks: Iterable[Any]) -> Iterator[np.ndarray]:
         yield _mono(block)
 
 
+def seconds_told(source: Any) -> float | None:
+    """Length of a sound as its header has it, in seconds, without decoding it; None where it does not tell.
+
+    Args:
+        source: As for `load`.
+    """
+    try:
+        source, _ = named(source)
+        if isinstance(source, Mapping):
+            return max(np.shape(source["array"])) / source["sampling_rate"]
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream,
+            soundfile.SoundFile(stream) as file,
+        ):
+            return file.frames / file.samplerate
+    except (AudioError, OSError, soundfile.SoundFileError, ValueError, TypeError, KeyError, ZeroDivisionError):
+        return None  # whoever decodes it will say what is wrong
+
+
 def num_samples(seconds: float, sampling_rate: int) -> int:
     """Samples of so many seconds, at least one."""
     return max(1, round(seconds * sampling_rate))

@@ -22,6 +22,8 @@ AUTO_BAD_SHARE = 0.01
 """Share of unreadable clips that `bad_audio="auto"` sets aside; above it a run stops."""
 NUM_NAMED = 10
 """Clips named one by one in a message; the rest are counted."""
+MARGIN_SECONDS = 0.1
+"""Sound decoded beyond where a clip is cut: more than the resampler looks ahead."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class DecodedSplits:
         notes: Sentences for the user.
         max_seconds: What longer clips are cut to; None when they are not.
         chunk_seconds: Length of their pieces; None when they are whole.
+        augmentation: What changes the clips of train from epoch to epoch.
     """
 
     parts: dict[str, Clips]
@@ -95,6 +98,7 @@ class DecodedSplits:
     notes: tuple[str, ...]
     max_seconds: float | None
     chunk_seconds: float | None
+    augmentation: Augmentation | None
 
 
 def decode(
@@ -147,7 +151,8 @@ def decode(
     if chunk_seconds is not None:
         size = audio.num_samples(chunk_seconds, sampling_rate)
         parts = {name: _cut(clips, size, sampling_rate) for name, clips in parts.items()}
-    return DecodedSplits(parts, set_aside, tuple(_notes(store, ordered)), max_seconds, chunk_seconds)
+    notes = tuple(_notes(store, ordered))
+    return DecodedSplits(parts, set_aside, notes, max_seconds, chunk_seconds, augmentation)
 
 
 def stored(
@@ -158,7 +163,7 @@ def stored(
     ordered = sorted({e for part in splits.parts.values() for e in part}, key=lambda e: (e.identity(), e.name, e.label))
     store = cache.build(
         [example.identity() for example in ordered],
-        lambda i: _decode_example(ordered[i], sampling_rate),
+        lambda i: decode_example(ordered[i], sampling_rate),
         recipe=_recipe(sampling_rate),
         cache_dir=cache_dir or default_cache_dir(),
         progress=progress,
@@ -196,15 +201,25 @@ def _check_classes(splits: AudioSplits, train: Clips) -> None:
         )
 
 
-def _decode_example(example: Example, sampling_rate: int) -> np.ndarray:
+def decode_example(example: Example, sampling_rate: int, max_seconds: float | None = None) -> np.ndarray:
+    """The waveform of a clip (T,), or the very same samples of its beginning.
+
+    Raises:
+        AudioError: naming the clip and what is wrong with it.
+    """
+    end = example.end
+    if max_seconds is not None:  # a little more, so that the resampler has what comes after
+        longest = (example.start or 0.0) + max_seconds + MARGIN_SECONDS
+        end = longest if end is None else min(end, longest)
     try:
         source = example.audio if isinstance(example.audio, str) else example.audio.read()
-        return audio.load(source, sampling_rate, example.start, example.end)
+        waveform = audio.load(source, sampling_rate, example.start, end)
     except OSError as error:
         raise AudioError(f"{example.name}: cannot be read ({error}).") from error
     except AudioError as error:
         # A row's audio may have no name of its own.
         raise error if isinstance(example.audio, str) else AudioError(f"{example.name}: {error}") from error
+    return waveform if max_seconds is None else waveform[: audio.num_samples(max_seconds, sampling_rate)]
 
 
 def _recipe(sampling_rate: int) -> str:
@@ -228,21 +243,21 @@ def _part(
         starts=np.zeros(len(clips), dtype=np.int64),
         names=tuple(example.name for _, example in clips),
         groups=_group_numbers([example for _, example in clips]),
-        labels=_targets([example for _, example in clips], splits),
+        labels=targets([example for _, example in clips], splits),
         lengths=lengths if max_samples is None else np.minimum(lengths, max_samples),
         augmentation=augmentation,
     )
 
 
-def _targets(examples: Sequence[Example], splits: AudioSplits) -> np.ndarray:
+def targets(examples: Sequence[Example], splits: AudioSplits) -> np.ndarray:
     """The labels as `Clips` keeps them."""
     label2id = splits.label2id
     if not splits.multi_label:
         return np.array([label2id[example.label] for example in examples], dtype=np.int64)
-    targets = np.zeros((len(examples), len(label2id)), dtype=np.float32)
+    rows = np.zeros((len(examples), len(label2id)), dtype=np.float32)
     for row, example in enumerate(examples):
-        targets[row, [label2id[label] for label in example.labels]] = 1.0
-    return targets
+        rows[row, [label2id[label] for label in example.labels]] = 1.0
+    return rows
 
 
 def _group_numbers(examples: Sequence[Example]) -> np.ndarray:
@@ -258,7 +273,7 @@ def _judge(reasons: Sequence[str], num_clips: int, bad_audio: str) -> None:
     if len(reasons) > allowed:
         raise AudioError(
             f"{len(reasons)} of {num_clips} clips ({len(reasons) / num_clips:.1%}) cannot be used. "
-            f"Repair or remove them, or go on without them by bad_audio='skip':\n{_listing(reasons)}"
+            f"Repair or remove them, or go on without them by bad_audio='skip':\n{listing(reasons)}"
         )
 
 
@@ -266,7 +281,7 @@ def _notes(store: cache.ArrayStore, examples: Sequence[Example]) -> list[str]:
     notes = []
     reasons = list(store.errors.values())
     if reasons:
-        notes.append(f"{len(reasons)} of {len(examples)} clips cannot be used and are set aside:\n{_listing(reasons)}")
+        notes.append(f"{len(reasons)} of {len(examples)} clips cannot be used and are set aside:\n{listing(reasons)}")
     if store.flat:
         names = ", ".join(repr(examples[i].name) for i in store.flat[:NUM_NAMED])
         notes.append(
@@ -275,7 +290,8 @@ def _notes(store: cache.ArrayStore, examples: Sequence[Example]) -> list[str]:
     return notes
 
 
-def _listing(reasons: Sequence[str]) -> str:
+def listing(reasons: Sequence[str]) -> str:
+    """The first of them, a line each, and how many more there are."""
     lines = [f"  {reason}" for reason in reasons[:NUM_NAMED]]
     if len(reasons) > NUM_NAMED:
         lines.append(f"  ... and {len(reasons) - NUM_NAMED} more.")

@@ -72,6 +72,9 @@ class TrainConfig:
     num_epochs: int = 10
     """Passes over the training clips."""
 
+    steps_per_epoch: int | None = None
+    """Read train as a stream, decoded as it comes, and call so many steps an epoch; if not given, it is a pass."""
+
     batch_size: int = 8
     """Clips in one forward pass (the micro-batch) of one device."""
 
@@ -216,7 +219,7 @@ class TrainConfig:
             raise ConfigError(f"cache_features={self.cache_features!r} must be True or False, or left out.")
         for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
             check_int(name, getattr(self, name), minimum=1)
-        for name in ("eval_batch_size", "patience", "save_steps", "lora_rank"):
+        for name in ("steps_per_epoch", "eval_batch_size", "patience", "save_steps", "lora_rank"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), minimum=1)
         check_int("num_workers", self.num_workers, minimum=0)
@@ -250,6 +253,8 @@ class TrainConfig:
                     f"cache_features=True keeps one array a clip, but {name} changes the clip in every epoch: choose "
                     "one of them."
                 )
+        if self.steps_per_epoch is not None:
+            self._check_streamed()
         if self.chunk_seconds is not None and self.chunk_seconds >= self.max_seconds:
             raise ConfigError(
                 f"chunk_seconds={self.chunk_seconds:g} cuts no clip, as none is longer than max_seconds="
@@ -270,6 +275,21 @@ class TrainConfig:
             raise ConfigError("hub_private is about the repository that push_to_hub names: give that too, or neither.")
         if self.resume and self.overwrite:
             raise ConfigError("resume=True goes on with the run that overwrite=True would delete: choose one of them.")
+
+    def _check_streamed(self) -> None:
+        """What needs all clips at hand, which a stream does not have."""
+        steps = (self.augment,) if isinstance(self.augment, str) else self.augment
+        for name, is_set, instead in (
+            ("chunk_seconds", self.chunk_seconds is not None, "max_seconds with random_crop=True, for a piece of each"),
+            ("balanced_sampling", self.balanced_sampling, "class_weights"),
+            ("cache_features", self.cache_features is True, "freeze alone"),
+            ("mixup in augment", "mixup" in steps, "other augmentation"),
+        ):
+            if is_set:
+                raise ConfigError(
+                    f"{name} needs all training clips at hand, and steps_per_epoch reads them as they come: leave one "
+                    f"of the two out (and take {instead})."
+                )
 
     @classmethod
     def from_overrides(cls, config: "TrainConfig | None", overrides: dict[str, Any]) -> "TrainConfig":

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from .distributed import summed
 from .errors import ConfigError
 from .loaders import prefetch
-from .memory import backing_off, named, split
+from .memory import backing_off, named, named_by, split
 from .metrics import (
     average_precisions,
     best_thresholds,
@@ -160,7 +160,7 @@ def forward_backing_off(
     def attempt(limit: int | None) -> Tensor:
         logits = []
         for piece in split(batch, limit):
-            with named(piece, names):
+            with named(named_by(names, piece["index"])):
                 logits.append(forward(model, piece, device, precision))
         return torch.cat(logits)
 

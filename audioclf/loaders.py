@@ -1,6 +1,7 @@
 """A run's batches: the loaders of its parts, of waveforms or of cached features, and collating ahead of the step."""
 
 import contextlib
+import functools
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from .augment import steps_of
 from .clips import Clips, DecodedSplits
 from .collate import Collator, make_collator
 from .config import TrainConfig
+from .datasets.base import AudioSplits
 from .distributed import num_ranks, one_a_machine_first, rank
 from .errors import ConfigError, ResourceError
 from .features import FeatureClips, cache_features, collate_features
@@ -23,6 +25,7 @@ from .interrupt import SIGNALS
 from .mixup import MixedClips
 from .models.classifier import AudioClassifier
 from .sampling import LengthBucketSampler, Share
+from .streams import RowReader, StreamClips, StreamCollator, StreamOrder, TableReader
 
 T = TypeVar("T")
 
@@ -46,11 +49,22 @@ def make_loader(
     share: Share = Share(),
 ) -> DataLoader:
     """Batches of one part, in the order of a `LengthBucketSampler` of these options (its `batch_sampler`)."""
+    order = LengthBucketSampler(clips.lengths, batch_size, seed, max_samples, clips.labels if balanced else None, share)
+    return _loader(clips, order, collate, seed, num_workers=num_workers, pin_memory=pin_memory)
+
+
+def _loader(
+    clips: Clips | MixedClips | FeatureClips | StreamClips,
+    order: LengthBucketSampler | StreamOrder,
+    collate: Callable,
+    seed: int | None,
+    *,
+    num_workers: int,
+    pin_memory: bool,
+) -> DataLoader:
     return DataLoader(
         clips,
-        batch_sampler=LengthBucketSampler(
-            clips.lengths, batch_size, seed, max_samples, clips.labels if balanced else None, share
-        ),
+        batch_sampler=order,
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
@@ -108,6 +122,7 @@ def make_loaders(
     config: TrainConfig,
     device: torch.device,
     precision: str,
+    splits: AudioSplits,
     decoded: DecodedSplits,
     model: AudioClassifier,
     extractor: SequenceFeatureExtractor,
@@ -127,33 +142,59 @@ def make_loaders(
             "balanced_sampling draws each class equally often, which clips of several classes do not allow: weigh the "
             "classes by class_weights='balanced' instead."
         )
-    max_samples = _max_samples(config.max_batch_seconds, decoded, extractor.sampling_rate)
+    max_samples = _max_samples(config, decoded, extractor.sampling_rate)
     parts, collate, notes = _inputs(config, device, precision, decoded, model, extractor)
+    shared = {"num_workers": config.num_workers, "pin_memory": device.type == "cuda"}
     loaders = {
         part: make_loader(
             clips,
             collate,
             batch_size=config.batch_size if part == "train" else config.eval_batch_size or config.batch_size,
             seed=config.seed if part == "train" else None,
-            num_workers=config.num_workers,
-            pin_memory=device.type == "cuda",
             max_samples=max_samples,
             balanced=config.balanced_sampling and part == "train",
             share=Share(rank(), num_ranks(), window if part == "train" else num_ranks()),
+            **shared,
         )
         for part, clips in parts.items()
     }
+    if config.steps_per_epoch is not None:
+        clips = StreamClips(
+            splits.label2id, splits.multi_label, extractor.sampling_rate, decoded.max_seconds, decoded.augmentation
+        )
+        order = _stream_order(config, splits, clips, window, max_samples)
+        loaders = {"train": _loader(clips, order, StreamCollator(collate), config.seed, **shared), **loaders}
     return loaders, notes
 
 
-def _max_samples(max_batch_seconds: float | None, decoded: DecodedSplits, sampling_rate: int) -> float:
+def _stream_order(
+    config: TrainConfig, splits: AudioSplits, clips: StreamClips, window: int, max_samples: float
+) -> StreamOrder:
+    if splits.stream is None:
+        make_reader = functools.partial(TableReader, splits.train, config.seed)
+    else:
+        make_reader = functools.partial(RowReader, splits.stream, config.seed, rank(), num_ranks())
+    own = Share(window=config.gradient_accumulation_steps)
+    share = Share(rank(), num_ranks(), window) if make_reader().is_shared else own
+    return StreamOrder(
+        make_reader, config.steps_per_epoch, config.batch_size, config.seed, clips.num_samples, max_samples, share
+    )
+
+
+def _max_samples(config: TrainConfig, decoded: DecodedSplits, sampling_rate: int) -> float:
     """Samples a batch.
 
     Raises:
         ConfigError: when not even a batch of its own would do for the longest clip.
     """
+    max_batch_seconds = config.max_batch_seconds
     if max_batch_seconds is None:
         return math.inf
+    if config.steps_per_epoch is not None and decoded.max_seconds > max_batch_seconds:
+        raise ConfigError(
+            f"max_batch_seconds={max_batch_seconds:g} is less than the {decoded.max_seconds:g} s that a streamed clip "
+            "may have: give more, or cut long clips by max_seconds."
+        )
     for clips in decoded.parts.values():
         longest = int(np.argmax(clips.lengths))
         seconds = clips.lengths[longest] / sampling_rate
@@ -180,7 +221,7 @@ def _inputs(
         return parts, collator, notes
     wanted = config.cache_features
     if wanted is None:
-        wanted = config.freeze != "none" and not config.random_crop
+        wanted = config.freeze != "none" and not config.random_crop and config.steps_per_epoch is None
     if not wanted:
         return decoded.parts, collator, ()
     with one_a_machine_first():

@@ -70,8 +70,8 @@ def backing_off(attempt: Callable[[int | None], T], max_clips: int | None, num_c
 
 
 @contextlib.contextmanager
-def named(piece: dict[str, Tensor], names: Sequence[str]) -> Iterator[None]:
-    """Inside, a single clip for which memory does not do is told by its name.
+def named(names: Sequence[str]) -> Iterator[None]:
+    """Inside, where clips of these names are computed, a single one for which memory does not do is told by its name.
 
     Raises:
         ResourceError: naming it.
@@ -79,12 +79,17 @@ def named(piece: dict[str, Tensor], names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if len(piece["labels"]) > 1 or not is_out_of_memory(error):
+        if len(names) > 1 or not is_out_of_memory(error):
             raise
         raise ResourceError(
-            f"Memory does not do even for one clip, {names[int(piece['index'])]}: cut long clips by max_seconds, "
+            f"Memory does not do even for one clip, {names[0]}: cut long clips by max_seconds, "
             f"freeze a part of the encoder, or take a smaller model ({str(error).splitlines()[0]})."
         ) from error
+
+
+def named_by(names: Sequence[str], index: Tensor) -> list[str]:
+    """The names of a batch's clips, whose places among all are `index` (B,)."""
+    return [names[place] for place in index.tolist()]
 
 
 @contextlib.contextmanager

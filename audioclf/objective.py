@@ -30,7 +30,11 @@ def choose_metric(config: TrainConfig, splits: AudioSplits) -> str:
 
 
 def build_losses(
-    config: TrainConfig, splits: AudioSplits, train_labels: np.ndarray, model: AudioClassifier, device: torch.device
+    config: TrainConfig,
+    splits: AudioSplits,
+    train_labels: np.ndarray | None,
+    model: AudioClassifier,
+    device: torch.device,
 ) -> tuple[Loss, Loss, Tensor | None]:
     """`loss`, `train_loss` and `class_weights` of a run.
 
@@ -52,7 +56,7 @@ def build_losses(
     return loss, train_loss, None if splits.multi_label else weights
 
 
-def _class_weights(option: ClassWeights, splits: AudioSplits, train_labels: np.ndarray) -> Tensor:
+def _class_weights(option: ClassWeights, splits: AudioSplits, train_labels: np.ndarray | None) -> Tensor:
     """Weight of each class in the training loss (C,).
 
     `balanced`: all clips / (classes * clips of the class), as scikit-learn's `compute_class_weight`; in multi-label
@@ -72,6 +76,11 @@ def _class_weights(option: ClassWeights, splits: AudioSplits, train_labels: np.n
         if missing:
             raise ConfigError(f"class_weights lacks {', '.join(map(repr, missing))}: give a weight for every label.")
         return torch.tensor([float(option[label]) for label in labels])
+    if option == "balanced" and train_labels is None:
+        raise ConfigError(
+            f"class_weights='balanced' counts the clips of each class, which {splits.name}, a stream, does not tell "
+            "beforehand: give a weight for every label."
+        )
     if option == "balanced" and splits.multi_label:
         counts = torch.from_numpy(train_labels.sum(axis=0))
         return (len(train_labels) - counts) / counts

@@ -21,7 +21,7 @@ from .errors import CheckpointError, ConfigError
 from .evaluation import Evaluation
 from .export import read_metadata, save_pretrained
 from .models import lora
-from .run import Run, State
+from .run import Run, State, fingerprint
 from .runtime import random_state, seed_everything, set_random_state
 
 STATE_FILE = "training_state.pt"
@@ -64,6 +64,9 @@ def save_last(run: Run, evaluation: Evaluation | None = None) -> None:
         CheckpointError: when it cannot be written; earlier ones are untouched.
     """
     of_all = {"random": gathered(random_state())}
+    if run.streamed:
+        position = run.loaders["train"].batch_sampler.position(run.state.epoch, run.state.windows)
+        of_all["stream"] = gathered(json.dumps(position))
     of_all["log_losses"], of_all["log_num_clips"] = run.log.pooled()
 
     def fill(folder: Path) -> None:
@@ -183,7 +186,7 @@ def refuse_other_options(then: dict[str, Any], config: TrainConfig, may_change: 
             )
 
 
-def check_data(saved: Saved, splits: AudioSplits, decoded: DecodedSplits, precision: str) -> None:
+def check_data(saved: Saved, config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, precision: str) -> None:
     """Refuses to go on with other clips, labels or arithmetic.
 
     Raises:
@@ -194,7 +197,7 @@ def check_data(saved: Saved, splits: AudioSplits, decoded: DecodedSplits, precis
     for what, then, now in (
         ("the labels", metadata["labels"], list(splits.labels)),
         ("the numbers of readable clips", data["num_clips"], num_clips),
-        ("the clips or their split", data["fingerprint"], splits.fingerprint()),
+        ("the clips or their split", data["fingerprint"], fingerprint(config, splits)),
         ("the precision chosen for this machine", metadata["precision"], precision),
     ):
         if then != now:
@@ -224,6 +227,10 @@ def restore(run: Run, saved: Saved) -> None:
         set_random_state(training["random"][rank()])
     else:  # a process more than there were
         seed_everything((run.config.seed + run.state.step) % 2**32, rank())
+    if run.streamed:
+        positions = training["stream"]
+        position = json.loads(positions[rank() % len(positions)])  # the same of all, or of as many as there were
+        run.loaders["train"].batch_sampler.restore(run.state.epoch, run.state.windows, position)
     training.clear()  # as large as two copies of the weights
     on_first(checkpoint.restore, saved.folder, run.output_dir / "last")
     _restore_best(run)

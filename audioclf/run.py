@@ -1,11 +1,12 @@
 """What a training run works with: its state, and the model, data and optimizer put together from the options."""
 
 import contextlib
+import hashlib
 import math
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import SequenceFeatureExtractor
 
 from . import __version__, checkpoint, export
 from .calibration import last_layer
-from .clips import DecodedSplits
+from .clips import DecodedSplits, targets
 from .config import TrainConfig
 from .datasets.base import AudioSplits
 from .distributed import barrier, gathered, is_first_process, summed
@@ -57,6 +58,7 @@ class State:
             before that was seen.
         best: Its validation; None when there is none, or it is lost.
         max_clips: Clips computed at a time since memory ran out; None when it never did.
+        num_read, num_unreadable: Clips that came of a stream, and those of them that could not be read.
     """
 
     step: int = 0
@@ -67,6 +69,8 @@ class State:
     best_epoch: int = 0
     best: Evaluation | None = None
     max_clips: int | None = None
+    num_read: int = 0
+    num_unreadable: int = 0
 
     @property
     def last_epoch(self) -> int:
@@ -152,6 +156,11 @@ class Run:
     state: State = field(default_factory=State)
     log: StepLog = field(default_factory=StepLog)
 
+    @property
+    def streamed(self) -> bool:
+        """Whether train is read as it comes."""
+        return self.config.steps_per_epoch is not None
+
     def describe(self, evaluation: Evaluation | None) -> dict[str, Any]:
         """What the audioclf.json of a checkpoint says."""
         state = self.state
@@ -191,9 +200,11 @@ def set_up(
     place(model, device, config.frontend)
     freeze(model, config.freeze)
     metric = choose_metric(config, splits)
-    loss, train_loss, class_weights = build_losses(config, splits, decoded.parts["train"].labels, model, device)
+    loss, train_loss, class_weights = build_losses(
+        config, splits, _train_labels(config, splits, decoded), model, device
+    )
     window = config.gradient_accumulation_steps * begun_with
-    loaders, notes = make_loaders(config, device, precision, decoded, model, extractor, window)
+    loaders, notes = make_loaders(config, device, precision, splits, decoded, model, extractor, window)
     order = loaders["train"].batch_sampler
     num_steps = sum(order.num_windows(epoch) for epoch in range(1, config.num_epochs + 1))
     if config.calibrate:
@@ -231,6 +242,13 @@ def set_up(
     )
 
 
+def _train_labels(config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits) -> np.ndarray | None:
+    """Labels of train as `Clips` keeps them, where they are known beforehand, for weights by their counts."""
+    if config.steps_per_epoch is None:
+        return decoded.parts["train"].labels
+    return None if splits.stream or config.class_weights != "balanced" else targets(splits.train, splits)
+
+
 def _clear(output_dir: Path) -> None:
     """Deletes an earlier run: only once nothing can be refused any more."""
     for name in RUN_FILES:
@@ -250,15 +268,27 @@ def _metadata(
         "precision": precision,
         "max_seconds": decoded.max_seconds,
         "chunk_seconds": decoded.chunk_seconds,
-        "clip_seconds": float(np.median(decoded.parts["train"].lengths)) / sampling_rate,
+        "clip_seconds": float(np.median(decoded.parts.get("train", decoded.parts["valid"]).lengths)) / sampling_rate,
         "labels": list(splits.labels),
         "data": {
             "name": splits.name,
-            "fingerprint": splits.fingerprint(),
+            "fingerprint": fingerprint(config, splits),
             "num_clips": {part: len(clips.whole) for part, clips in decoded.parts.items()},
             "set_aside": decoded.set_aside,
         },
     }
+
+
+def fingerprint(config: TrainConfig, splits: AudioSplits) -> str:
+    """A string that changes when the data does: of what is streamed its names and labels, as no file is looked at."""
+    if config.steps_per_epoch is None:
+        return splits.fingerprint()
+    held_out = replace(splits, train=()).fingerprint()
+    digest = hashlib.sha256(held_out.encode())
+    digest.update("\n".join(f"{clip.name}|{clip.label}" for clip in splits.train).encode("utf-8", "surrogateescape"))
+    if splits.stream is not None:
+        digest.update(f"{splits.stream.name}|{splits.stream.num_shards}".encode())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -52,6 +52,7 @@ class LengthBucketSampler:
             clip comes again its key names an epoch of its own, so that it is augmented in another way.
         share: The share of each window that is yielded. The windows hold the same clips whatever the number of
             processes. Of several each gets as many clips as the others, give or take one, and as long ones.
+        min_buckets: Stretches that the clips are cut into at least.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class LengthBucketSampler:
         max_samples: float = math.inf,
         classes: np.ndarray | None = None,
         share: Share = Share(),
+        min_buckets: int = MIN_BUCKETS,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
@@ -69,6 +71,7 @@ class LengthBucketSampler:
         self.max_samples = max_samples
         self.classes = classes
         self.share = share
+        self.min_buckets = min_buckets
         self.epoch = 0
         self.start = 0
 
@@ -81,11 +84,11 @@ class LengthBucketSampler:
         return sum(self.window_sizes())
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return (batch for window in self._windows() for batch in window)
+        return (batch for window in self.windows() for batch in window)
 
     def window_sizes(self) -> Iterator[int]:
         """Batches of each window that are yielded; 0 of one that has fewer clips than there are processes."""
-        return (len(window) for window in self._windows())
+        return (len(window) for window in self.windows())
 
     def num_windows(self, epoch: int) -> int:
         """Windows of that epoch: the same number in each, unless clips are counted by their samples."""
@@ -93,7 +96,7 @@ class LengthBucketSampler:
             return math.ceil(math.ceil(len(self.lengths) / self.batch_size) / self.share.window)
         return math.ceil(len(self._batches(epoch)) / self.share.window)
 
-    def _windows(self) -> Iterator[list[list[Key]]]:
+    def windows(self) -> Iterator[list[list[Key]]]:
         """This process's batches of each window from the first one that is wanted."""
         times: Counter[int] = Counter()
         batches, size = self._batches(self.epoch), self.share.window
@@ -131,7 +134,7 @@ class LengthBucketSampler:
         order = clips[rng.permutation(len(clips))]
         num_whole = len(order) - len(order) % size
         whole, rest = order[:num_whole], order[num_whole:]
-        stretch = size * max(1, min(BUCKET_BATCHES, num_whole // size // MIN_BUCKETS))
+        stretch = size * max(1, min(BUCKET_BATCHES, num_whole // size // self.min_buckets))
         buckets = [whole[i : i + stretch] for i in range(0, num_whole, stretch)]
         buckets = [bucket[np.argsort(-self.lengths[bucket], kind="stable")] for bucket in buckets]
         batches = [batch for bucket in buckets for batch in self._cut(bucket)]

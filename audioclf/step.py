@@ -6,17 +6,19 @@ a micro-batch is computed in when memory is short.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .distributed import gathered, largest, num_ranks, summed
-from .errors import ResourceError, TrainingError
+from .errors import AudioError, ResourceError, TrainingError
 from .evaluation import clip_losses, forward
-from .memory import backing_off, is_out_of_memory, named, split
+from .memory import backing_off, is_out_of_memory, named, named_by, split
 from .run import Run
 from .runtime import random_state, set_random_state
 from .schedule import learning_rate_factor, num_warmup_steps
+from .streams import judge
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Steps in a row that may be left out before a run stops: fp16's scale starts at 2^16, so no scale can help then."""
@@ -75,12 +77,11 @@ def _total_weight(run: Run, window: list[dict[str, Tensor]]) -> Tensor:
 
 
 def _accumulate(run: Run, window: list[dict[str, Tensor]], total_weight: Tensor, max_clips: int | None) -> list[Tensor]:
-    names = run.loaders["train"].dataset.names
     shares = []
     for batch in window:
         share = torch.zeros((), device=run.device)
         for piece in split(batch, max_clips):
-            with named(piece, names):
+            with named(_names(run, piece)):
                 targets = piece["labels"].to(run.device, non_blocking=True)
                 losses = clip_losses(run.train_loss, forward(run.model, piece, run.device, run.precision), targets)
                 part = (losses * _clip_weights(run, targets)).sum() / total_weight
@@ -88,6 +89,31 @@ def _accumulate(run: Run, window: list[dict[str, Tensor]], total_weight: Tensor,
                 share += part.detach()
         shares.append(share)
     return shares
+
+
+def _names(run: Run, batch: dict[str, Any]) -> list[str]:
+    """What to call the clips of a batch, which those of a stream bring along."""
+    return batch["names"] if "names" in batch else named_by(run.loaders["train"].dataset.names, batch["index"])
+
+
+def readable(run: Run, window: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The batches of a window, of a stream those that have clips: what could not be read is told.
+
+    Raises:
+        AudioError: for more unreadable clips than `bad_audio` allows.
+    """
+    if not run.streamed:
+        return window
+    state, reasons = run.state, [reason for batch in window for reason in batch.pop("unreadable")]
+    state.num_read += len(reasons) + sum(len(batch["names"]) for batch in window)
+    state.num_unreadable += len(reasons)
+    judge(reasons, state.num_unreadable, state.num_read, run.config.bad_audio)
+    for reason in reasons:
+        run.reporter.say(f"set aside: {reason}")
+    found = [batch for batch in window if batch["names"]]
+    if reasons and not found:
+        raise AudioError(f"No clip of a step could be read: {' '.join(reasons)}")
+    return found
 
 
 def _clip_weights(run: Run, labels: Tensor) -> Tensor:
@@ -142,8 +168,7 @@ def check_finite(run: Run, window: list[dict[str, Tensor]], losses: list[Tensor]
         return False
     found = [batch for batch, loss in zip(window, losses, strict=bool(window)) if not torch.isfinite(loss)]
     is_in_loss = any(gathered(bool(found)))
-    clips = run.loaders["train"].dataset
-    own = [clips.names[index] for batch in (found if is_in_loss else window) for index in batch["index"].tolist()]
+    own = [name for batch in (found if is_in_loss else window) for name in _names(run, batch)]
     names = ", ".join(name for of_process in gathered(own) for name in of_process)
     what = "The loss is" if is_in_loss else "The loss is finite but its gradient is"
     where = f"(epoch {state.epoch}, after step {state.step})"

@@ -19,7 +19,7 @@ from .config import TrainConfig
 from .datasets.base import AudioSplits
 from .datasets.load import load_with_valid
 from .distributed import is_first_process, joined, num_ranks, on_first, one_a_machine_first, rank, sum_gradients
-from .errors import CheckpointError, TrainingError
+from .errors import CheckpointError, ConfigError, TrainingError
 from .findings import of_table
 from .finish import calibrate, evaluate_part, load_best
 from .interrupt import Interrupt
@@ -35,7 +35,7 @@ from .progress import board_errors_told_once, calibration_line, results_table
 from .reporting import card_run, push_run, report_run
 from .run import Run, output_folder, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
-from .step import agree, backward, check_finite, set_learning_rate, update
+from .step import agree, backward, check_finite, readable, set_learning_rate, update
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
             splits = load_with_valid(
                 data, valid, valid_fraction=config.valid_fraction, seed=config.seed, cache_dir=config.cache_dir
             )
+        if splits.stream is not None and config.steps_per_epoch is None:
+            raise ConfigError(
+                f"{splits.name} is a stream, of which nobody knows how long it is: give steps_per_epoch, the optimizer "
+                "steps between two validations."
+            )
         # Around all of it, as the backward pass needs them too.
         with (
             deterministic_algorithms(config.deterministic),
@@ -122,7 +127,7 @@ def _run(
     extractor = load_feature_extractor(source)
     with one_a_machine_first():
         decoded = decode(
-            splits,
+            splits if config.steps_per_epoch is None else replace(splits, train=()),
             sampling_rate=extractor.sampling_rate,
             **lengths_heard(encoder_config(load_config(source)), extractor, config.max_seconds, config.chunk_seconds),
             augmentation=make_augmentation(
@@ -138,7 +143,7 @@ def _run(
             progress=config.progress,
         )
     if saved is not None:
-        resume.check_data(saved, splits, decoded, choose_precision(config.precision, device))
+        resume.check_data(saved, config, splits, decoded, choose_precision(config.precision, device))
     model = build_classifier(source, config.head, splits.labels, splits.multi_label, config.dropout)
     earlier = None if saved is None else (saved.history, saved.state.step + saved.state.skipped_steps)
     if config.lora_rank is not None:
@@ -207,6 +212,7 @@ def _epoch(run: Run, batches: Iterator[dict[str, Tensor]], interrupt: Interrupt)
     last_window = order.num_windows(state.epoch)
     model.train()
     for window in windows(batches, order.window_sizes()):
+        window = readable(run, window)
         learning_rate = set_learning_rate(run)
         losses = backward(run, window)
         sum_gradients(model.parameters())
@@ -307,6 +313,8 @@ def _result(history: list[dict[str, Any]], output_dir: Path) -> TrainResult:
 
 def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits, saved: resume.Saved | None) -> None:
     counts = ", ".join(f"{len(clips.whole)} {part}" for part, clips in decoded.parts.items())
+    if run.streamed:
+        counts = f"{'a stream of' if splits.stream else f'{len(splits.train):,} streamed'} train, {counts}"
     trained = sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad)
     run.reporter.say(
         f"{splits.name}: {len(splits.labels)} classes, {counts} clips. "

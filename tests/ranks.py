@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+import datasets
 import torch
 
 import audioclf
@@ -40,7 +41,11 @@ def main() -> None:
     for job in json.loads(Path(sys.argv[1]).read_text()):
         options = {**job["options"], "loss": Trouble(**job["trouble"])} if "trouble" in job else job["options"]
         try:
-            result = audioclf.train(job["data"], **options)
+            data, valid = job["data"], None
+            if isinstance(data, dict):
+                valid = data["valid"]
+                data = datasets.load_dataset("parquet", data_files=data["parquet"], split="train", streaming=True)
+            result = audioclf.train(data, valid, **options)
         except audioclf.AudioclfError as error:
             told = {"error": str(error)}
         else:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from conftest import tiny_config, write_tone
@@ -65,6 +66,7 @@ KINDS = {
     "augmented": {"augment": ["speed", "noise", "mixup"], "random_crop": True, "max_seconds": 0.3},
     "frozen": {"freeze": "feature_encoder"},
     "pieces": {"chunk_seconds": 0.2},
+    "streamed": {"steps_per_epoch": 5, "random_crop": True, "max_seconds": 0.3},
     "fp16": {"precision": "fp16"},
 }
 
@@ -153,7 +155,7 @@ class TestShares:
         work = np.array(
             [
                 [sum(len(batch) * max(lengths[index] for index, _ in batch) for batch in window) for window in windows]
-                for windows in (list(share._windows()) for share in shares)
+                for windows in (list(share.windows()) for share in shares)
             ]
         )
         assert work.mean() / work.max(axis=0).mean() > 0.95
@@ -162,10 +164,10 @@ class TestShares:
         lengths = np.random.default_rng(1).integers(1, 100, 50)
         share = LengthBucketSampler(lengths, 3, 5, classes=np.arange(50) % 3, share=Share(1, 2, 4))
         share.set_epoch(2)
-        windows = list(share._windows())
+        windows = list(share.windows())
         for start in range(len(windows)):
             share.set_epoch(2, start=start)
-            assert list(share._windows()) == windows[start:]
+            assert list(share.windows()) == windows[start:]
             assert list(share.window_sizes()) == [len(window) for window in windows[start:]]
 
 
@@ -175,6 +177,17 @@ def by_window(sampler: LengthBucketSampler) -> list[list[int]]:
         found.append([index for _ in range(size) for index, _ in next(batches)])
     assert next(batches, None) is None
     return found
+
+
+def to_shards(clips: Path, shards: Path) -> None:
+    """Class folders as five parquet files of unlike numbers of clips."""
+    shards.mkdir()
+    paths = sorted(clips.glob("*/*.wav"), key=lambda path: (path.stem, path.parent.name))
+    for number, own in enumerate(np.split(np.array(paths), [4, 5, 17, 26])):
+        rows = {"audio": [str(path) for path in own], "label": [path.parent.name == "low" for path in own]}
+        data = datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio())
+        data = data.cast_column("label", datasets.ClassLabel(names=["high", "low"]))
+        data.to_parquet(shards / f"{number}.parquet", batch_size=3)
 
 
 HARD = {"augment": "strong", "random_crop": True, "max_seconds": 0.3, "save_steps": 2, "resume": True}
@@ -203,6 +216,29 @@ class TestTrouble:
         assert (folder / f"{name}.mark").exists()
         assert everything(folder / name) == everything(whole)
         assert "Traceback" not in done.stderr.split("restart")[-1]
+
+    @pytest.mark.slow
+    def test_a_stream_of_shards_goes_on_in_each_process(self, folder):
+        """Each has shards of its own, and its own place in them; bit for bit again."""
+        to_shards(folder / "data" / "train", folder / "shards")
+        stream = {"parquet": sorted(map(str, (folder / "shards").iterdir())), "valid": str(folder / "data" / "valid")}
+        options = {**HARD, "steps_per_epoch": 6, "model": str(folder / "dropout.json"), "num_workers": 1}
+        killed, undisturbed = (
+            {**job(folder, f"shards-{name}", **options), "data": stream, "trouble": trouble}
+            for name, trouble in (
+                ("killed", {"mark": str(folder / "shards.mark"), "rank": 1, "at": 9, "number": signal.SIGKILL}),
+                ("whole", {"mark": str(folder / "never"), "rank": 0, "at": 10**6, "number": 9}),
+            )
+        )
+        done = launch(2, [killed], folder, "shards-killed", "--max-restarts=1")
+        assert done.returncode == 0, done.stderr
+        assert (folder / "shards.mark").exists()
+        assert launch(2, [undisturbed], folder, "shards-whole").returncode == 0
+        assert everything(folder / "shards-killed") == everything(folder / "shards-whole")
+        assert (
+            launch(1, [{**killed, "options": {**killed["options"], "num_epochs": 3}}], folder, "fewer").returncode != 1
+        )
+        assert "its shards were dealt out to 2 process(es)" in told(folder, "fewer")[0]["error"]
 
     @pytest.mark.slow
     def test_a_signal_to_one_stops_both_at_one_step(self, whole, folder):

@@ -210,18 +210,6 @@ REFUSED = {
         lambda: DatasetDict(train=dataset(["a", "b"]), dev=dataset([None, "a"], 5)),
         ", valid, row 0: has no single label (None).",
     ),
-    "streaming": (
-        lambda: dataset(["a", "b"]).to_iterable_dataset(),
-        ": a streaming data set cannot be shuffled and split; load it with streaming=False.",
-    ),
-    "streaming splits": (
-        lambda: datasets.IterableDatasetDict(train=dataset(["a"]).to_iterable_dataset()),
-        ": a streaming data set cannot be shuffled and split; load it with streaming=False.",
-    ),
-    "splits that mean the same": (
-        validation_twice,
-        ": two of its splits (train, dev, validation) mean the same part; merge them first.",
-    ),
     "unknown split": (
         lambda: DatasetDict(train=dataset(["a", "b"]), holdout=dataset(["a"], 5)),
         ": 'holdout' is no split; use train, valid (or val, validation, dev) or test.",

@@ -63,6 +63,7 @@ LAYERS = [
             "mixup",
             "recordings",
             "sampling",
+            "streams",
             "timeline",
             "models.classifier",
         ),

@@ -65,6 +65,8 @@ class DataOptions:
     """Whether a clip may have several labels, separated by commas; so in a column labels or tags, when not given."""
     labels: tuple[str, ...] | None = None
     """Class names in the order of their ids; for a corpus of languages those wanted."""
+    streaming: bool | None = None
+    """Whether the files of a hub data set are read as training comes to them, rather than fetched first."""
 
     def load(self, data: str, cache_dir: str | Path | None) -> "AudioSplits":
         """The data set.

@@ -86,6 +86,7 @@ class AudioSplits:
         notes: Sentences on what the loader noticed, to be shown to the user.
         metric: The metric that is usual for this data, a key of an evaluation; None for the task's own.
         split_notes: Those of the notes that are about this split, and untrue of another one.
+        stream: The training clips as a `RowStream`, in place of `train`, where they come one after another.
     """
 
     train: tuple[Example, ...]
@@ -96,6 +97,7 @@ class AudioSplits:
     notes: tuple[str, ...] = ()
     metric: str | None = None
     split_notes: tuple[str, ...] = ()
+    stream: Any = None
 
     def __post_init__(self) -> None:
         for part in PARTS:

@@ -3,7 +3,8 @@
 Audio columns are cast to `Audio(decode=False)` and decoded by us, so that neither torchcodec nor FFmpeg is needed.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,11 +14,12 @@ from .base import AudioSource, Example, file_state, split_name
 from .manifest import LABEL_COLUMNS, LABELS_COLUMNS, label_names
 
 
-def fetch(hub_id: str, config_name: str | None = None) -> Any:
+def fetch(hub_id: str, config_name: str | None = None, streaming: bool = False) -> Any:
     """The data set of that id as `datasets` loads it.
 
     Args:
         config_name: Which of the data set's configurations, where it has several.
+        streaming: Whether its files are read while they are wanted, rather than fetched first.
 
     Raises:
         DatasetError: when it cannot be fetched, with what to do.
@@ -25,7 +27,7 @@ def fetch(hub_id: str, config_name: str | None = None) -> Any:
     import datasets
 
     try:
-        return datasets.load_dataset(hub_id, config_name)
+        return datasets.load_dataset(hub_id, config_name, streaming=streaming)
     except Exception as error:  # what a network client may raise has no common base
         if "scripts are no longer supported" in str(error):
             raise DatasetError(
@@ -81,18 +83,11 @@ def examples(
             lists.
 
     Raises:
-        DatasetError: for a streaming data set, a column that is missing, or a row without a label.
+        DatasetError: for a column that is missing, or a row without a label.
     """
     import datasets
 
-    if isinstance(data, (datasets.IterableDataset, datasets.IterableDatasetDict)):
-        raise DatasetError(f"{name}: a streaming data set cannot be shuffled and split; load it with streaming=False.")
-    if isinstance(data, datasets.DatasetDict):
-        parts = {split_name(key, name): part for key, part in data.items()}
-        if len(parts) < len(data):
-            raise DatasetError(f"{name}: two of its splits ({', '.join(data)}) mean the same part; merge them first.")
-    else:
-        parts = {None: data}
+    parts = parts_of(data, name) if isinstance(data, datasets.DatasetDict) else {None: data}
     found: list[Example] = []
     labels: list[str] | None = None
     for split, part in parts.items():
@@ -100,6 +95,18 @@ def examples(
         found += clips
         labels = labels or class_names
     return found, labels
+
+
+def parts_of(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The parts of a `DatasetDict` or `IterableDatasetDict` by our names for them.
+
+    Raises:
+        DatasetError: for two of the same meaning, or a name that means none.
+    """
+    parts = {split_name(key, name): part for key, part in data.items()}
+    if len(parts) < len(data):
+        raise DatasetError(f"{name}: two of its splits ({', '.join(data)}) mean the same part; merge them first.")
+    return parts
 
 
 def audio_rows(part: Any, columns: Sequence[str], name: str) -> Iterator[tuple[AudioSource, tuple[Any, ...]]]:
@@ -129,7 +136,7 @@ def audio_rows(part: Any, columns: Sequence[str], name: str) -> Iterator[tuple[A
         source = AudioSource(
             name=f"{name}, row {row}",
             identity=f"{part._fingerprint}:{row}:{file_state(path) if path else ''}",
-            read=lambda row=row: audio[row][audio_column],
+            read=functools.partial(_read, audio, row, audio_column),
         )
         yield source, row_values
 
@@ -143,30 +150,54 @@ def _part_examples(
     multi_label: bool | None,
 ) -> tuple[list[Example], list[str] | None]:
     where = f"{name}, {split}" if split else name
-    label_column = _label_column(part, name, label_column)
+    label_column = column_of_labels(part, name, label_column)
     if group_column is not None and group_column not in part.features:
         raise DatasetError(
             f"{name}: has no column {group_column!r} (group_column){nearest(group_column, list(part.features))}"
         )
     feature = part.features[label_column]
-    element = getattr(feature, "feature", None)  # of a list
-    class_names = getattr(feature if element is None else element, "names", None)
-    multi_label = element is not None if multi_label is None else multi_label
+    label_of = label_reader(feature, multi_label)
     columns = [label_column] if group_column is None else [label_column, group_column]
     found = []
     for source, (value, *group) in audio_rows(part, columns, where):
-        if multi_label:
-            ids = value if element is not None else [] if value is None else [value]
-            named = [class_names[i] for i in ids] if class_names else value
-            label: str | tuple[str, ...] = label_names(named, source.name)
-        elif value in (None, "") or isinstance(value, (list, dict)) or (class_names and value < 0):
-            advice = "; for several labels a clip give multi_label=True" if isinstance(value, list) else ""
-            raise DatasetError(f"{source.name}: has no single label ({value!r}){advice}.")
-        else:
-            label = class_names[value] if class_names else str(value)
         group = None if not group or group[0] is None else str(group[0])
-        found.append(Example(audio=source, label=label, split=split, group=group))
-    return found, None if class_names is None else list(class_names)
+        found.append(Example(audio=source, label=label_of(value, source.name), split=split, group=group))
+    return found, class_names_of(feature)
+
+
+def class_names_of(feature: Any) -> list[str] | None:
+    """The names of the classes that a column of labels, or of lists of them, has ids of; None where it has none."""
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return None if names is None else list(names)
+
+
+def holds_lists(feature: Any) -> bool:
+    """Whether a column of that type has several labels a row."""
+    return getattr(feature, "feature", None) is not None
+
+
+def label_reader(feature: Any, multi_label: bool | None) -> Callable[[Any, str], str | tuple[str, ...]]:
+    """What makes an `Example.label` of a value in a column of that type; its second argument names the row.
+
+    The function raises `DatasetError` for a value that is no label.
+    """
+    class_names, lists = class_names_of(feature), holds_lists(feature)
+    multi_label = lists if multi_label is None else multi_label
+
+    def label_of(value: Any, where: str) -> str | tuple[str, ...]:
+        if multi_label:
+            ids = value if lists else [] if value is None else [value]
+            return label_names([class_names[i] for i in ids] if class_names else value, where)
+        if value in (None, "") or isinstance(value, (list, dict)) or (class_names and value < 0):
+            advice = "; for several labels a clip give multi_label=True" if isinstance(value, list) else ""
+            raise DatasetError(f"{where}: has no single label ({value!r}){advice}.")
+        return class_names[value] if class_names else str(value)
+
+    return label_of
+
+
+def _read(audio: Any, row: int, column: str) -> Any:
+    return audio[row][column]
 
 
 def _values(part: Any, column: str) -> list:
@@ -174,7 +205,12 @@ def _values(part: Any, column: str) -> list:
     return part.with_format(None).select_columns([column])[:][column]
 
 
-def _label_column(part: Any, name: str, wanted: str | None) -> str:
+def column_of_labels(part: Any, name: str, wanted: str | None) -> str:
+    """The column of the labels: the one wanted, or the one that is called so or typed so.
+
+    Raises:
+        DatasetError: when there is none, or it is not clear which.
+    """
     import datasets
 
     columns = list(part.features)

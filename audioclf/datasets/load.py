@@ -22,11 +22,12 @@ from . import (
     hub,
     manifest,
     ravdess,
+    rows,
     speech_commands,
     urbansound8k,
     voxlingua107,
 )
-from .base import SPLIT_NAMES, AudioSplits, make_splits
+from .base import SPLIT_NAMES, AudioSplits, Example, make_splits
 from .split import cut_valid
 
 CORPORA = {
@@ -57,6 +58,7 @@ def load_dataset(
     group_column: str | None = None,
     multi_label: bool | None = None,
     labels: Sequence[str] | None = None,
+    streaming: bool | None = None,
     cache_dir: str | Path | None = None,
 ) -> AudioSplits:
     """Finds the clips of a data set, their labels and their official split. Nothing is decoded yet.
@@ -65,7 +67,7 @@ def load_dataset(
         name_or_path: The name of a corpus (`gtzan`, `speech_commands`, `esc50`, `urbansound8k`, `fsd50k`, `ravdess`,
             `crema_d`, `common_language`, `voxlingua107`, `fleurs`, `demo`), a folder (class folders, or with a
             metadata.csv or metadata.jsonl), a CSV, TSV or JSON-lines manifest, a `datasets.Dataset` or `DatasetDict`,
-            or the id of one on the hub.
+            one of their streaming kin, or the id of one on the hub.
         protocol: Which official split or variant: for gtzan `random` or `fault-filtered`, for speech_commands `35` or
             `12`, for esc50 `esc50` or `esc10`, for demo `music`, `music-hard`, `keywords`, `languages`, `emotion`,
             `environment` or `events`, for a hub data set the name of its configuration.
@@ -78,6 +80,7 @@ def load_dataset(
             When not given: lists are, and the columns `labels` and `tags` of a table.
         labels: Class names in the order of their ids; what the data says, or sorted, when not given. For the corpora
             of languages (common_language, voxlingua107, fleurs): those wanted.
+        streaming: Whether the files of a hub data set are read as training comes to them, rather than fetched first.
         cache_dir: Where archives are unpacked and demo is written; ~/.cache/audioclf when not given.
 
     Raises:
@@ -90,14 +93,14 @@ def load_dataset(
     """
     options = {
         "protocol": protocol, "root": root, "fold": fold, "label_column": label_column, "group_column": group_column,
-        "multi_label": multi_label, "labels": labels,
+        "multi_label": multi_label, "labels": labels, "streaming": streaming or None,
     }  # fmt: skip
     cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     if isinstance(name_or_path, AudioSplits):
         _refuse("a data set that is already loaded", options)
         return name_or_path
     if not isinstance(name_or_path, (str, Path)):
-        return _from_object(name_or_path, "the data set", options)
+        return _from_object(name_or_path, "the data set", options, cache_dir)
     if str(name_or_path) in CORPORA:
         return _corpus(str(name_or_path), options, cache_dir)
     if not str(name_or_path):
@@ -108,7 +111,8 @@ def load_dataset(
     name = str(name_or_path)
     if not HUB_ID.fullmatch(name) or path.suffix.lower() in (*manifest.EXTENSIONS, ".json", ".wav"):
         raise DatasetError(f"{name!r}: no such file or folder.")
-    return _from_object(hub.fetch(name, protocol), name, {**options, "protocol": None})
+    fetched = hub.fetch(name, protocol, bool(streaming))
+    return _from_object(fetched, name, {**options, "protocol": None, "streaming": None}, cache_dir)
 
 
 def load_with_valid(
@@ -134,14 +138,8 @@ def load_with_valid(
                 f"{splits.name} has a valid part of its own ({len(splits.valid)} clips), and valid= gives another: "
                 "leave one of them out."
             )
-        other = load_dataset(valid, cache_dir=cache_dir)
-        if not other.valid and len(other.parts) > 1:
-            raise DatasetError(
-                f"{other.name}, given as valid=, has {' and '.join(other.parts)} parts but no valid part; "
-                "give one part."
-            )
-        (clips,) = [other.valid] if other.valid else other.parts.values()
-        splits = make_splits(
+        clips = _held_out(load_dataset(valid, cache_dir=cache_dir), cache_dir)
+        joined = make_splits(
             [*splits.train, *(replace(clip, split="valid") for clip in clips), *splits.test],
             name=splits.name,
             labels=splits.labels,
@@ -149,9 +147,29 @@ def load_with_valid(
             metric=splits.metric,
             split_notes=splits.split_notes,
         )
-    if not splits.train:
+        splits = replace(joined, stream=splits.stream)
+    if splits.stream is not None and not splits.valid:
+        raise DatasetError(
+            f"{splits.name}: a stream cannot be cut into train and valid, as its clips are not known beforehand: give "
+            "valid=, which may be a stream too."
+        )
+    if not splits.train and splits.stream is None:
         raise DatasetError(f"{splits.name}: has no train part, only {' and '.join(splits.parts)}.")
     return splits if splits.valid else cut_valid(splits, valid_fraction, seed)
+
+
+def _held_out(other: AudioSplits, cache_dir: str | Path | None) -> tuple[Example, ...]:
+    """The clips of what was given as valid=."""
+    if other.valid:
+        return other.valid
+    if other.stream is not None:
+        return tuple(rows.kept(other.stream, "valid", Path(cache_dir or default_cache_dir()).expanduser()))
+    if len(other.parts) > 1:
+        raise DatasetError(
+            f"{other.name}, given as valid=, has {' and '.join(other.parts)} parts but no valid part; give one part."
+        )
+    (clips,) = other.parts.values()
+    return clips
 
 
 def _corpus(name: str, options: dict[str, Any], cache_dir: Path) -> AudioSplits:
@@ -188,16 +206,38 @@ def _from_path(path: Path, options: dict[str, Any]) -> AudioSplits:
     return make_splits(manifest.examples(path, **columns), name=path.name, labels=labels)
 
 
-def _from_object(data: Any, name: str, options: dict[str, Any]) -> AudioSplits:
-    if not hasattr(data, "cast_column") and not hasattr(data, "column_names"):
+def _from_object(data: Any, name: str, options: dict[str, Any], cache_dir: Path) -> AudioSplits:
+    import datasets
+
+    streams = (datasets.IterableDataset, datasets.IterableDatasetDict)
+    if not isinstance(data, (datasets.Dataset, datasets.DatasetDict, *streams)):
         raise DatasetError(
             f"{type(data).__name__} is no data set: give a name, a path, a datasets.Dataset or what load_dataset "
             "returns."
         )
     columns = {key: options[key] for key in ("label_column", "group_column", "multi_label")}
+    if isinstance(data, streams):
+        _refuse("a stream", options, allowed=("labels", "label_column", "multi_label"))
+        columns.pop("group_column")
+        return _from_stream(data, name, options["labels"], columns, cache_dir)
     _refuse("a datasets object", options, allowed=("labels", *columns))
     clips, class_names = hub.examples(data, name=name, **columns)
     return make_splits(clips, name=name, labels=options["labels"] or class_names)
+
+
+def _from_stream(
+    data: Any, name: str, labels: Sequence[str] | None, columns: dict[str, Any], cache_dir: Path
+) -> AudioSplits:
+    """A stream to train on, and its held-out parts, which are read whole."""
+    parts = hub.parts_of(data, name) if hasattr(data, "items") else {"train": data}
+    if "train" not in parts:
+        raise DatasetError(f"{name}: has no train part, only {' and '.join(parts)}.")
+    train = rows.row_stream(parts.pop("train"), name, **columns, labels=labels)
+    held_out = {split: rows.row_stream(part, name, **columns, labels=train.labels) for split, part in parts.items()}
+    clips = [clip for split, part in held_out.items() for clip in rows.kept(part, split, cache_dir)]
+    if clips:
+        return replace(make_splits(clips, name=name, labels=train.labels), stream=train)
+    return AudioSplits((), (), (), labels=train.labels, name=name, stream=train)
 
 
 def _refuse(kind: str, options: dict[str, Any], allowed: Sequence[str] = ()) -> None:

@@ -1,0 +1,374 @@
+"""Training clips that are read as training comes to them: none is looked at before, and few are held at a time.
+
+A reader goes through all clips again and again, each pass in another order. What it reads is cut into blocks, and each
+block into batches of like length, whose order is random; lengths are those that the files' headers tell. The order
+depends on seed, pass and the number of processes alone, not on workers, and any place in it can be gone back to.
+
+Shapes: T samples, C classes.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from . import audio
+from .augment import Augmentation
+from .clips import AUTO_BAD_SHARE, NUM_NAMED, decode_example, listing
+from .collate import Collator
+from .datasets.base import Example
+from .datasets.rows import RowStream, told
+from .errors import AudioError, ConfigError, DatasetError
+from .sampling import LengthBucketSampler, Share
+
+BLOCK_CLIPS = 1024
+"""Clips that are mixed, and sorted by length, together."""
+BLOCK_BYTES = 2**28
+"""Bytes of encoded audio in memory from which a block is not made larger."""
+HEADER_THREADS = 8
+"""Headers read at a time: on a network each of them is a wait."""
+
+
+class StreamedClip(NamedTuple):
+    """A clip on its way into training, not decoded yet.
+
+    Attributes:
+        example: The clip.
+        number: What it is known by in its pass.
+        passed: The pass, counted from 1: as the epochs of other data, what augmentation is drawn for.
+    """
+
+    example: Example
+    number: int
+    passed: int
+
+
+class Reader(Protocol):
+    """One process's way through a stream.
+
+    Attributes:
+        is_shared: Whether all processes of a job read the same clips, and share them out.
+    """
+
+    is_shared: bool
+
+    def read(self, count: int) -> list[StreamedClip]:
+        """The next clips of the pass; fewer, or none, only at its end, after which the next one begins."""
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands, in plain types."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes to where another one stood."""
+
+
+class TableReader:
+    """Reads clips that are known beforehand in a random order.
+
+    Args:
+        examples: The clips.
+        seed: Seed of the order.
+    """
+
+    is_shared = True
+
+    def __init__(self, examples: Sequence[Example], seed: int) -> None:
+        self.examples, self.seed = examples, seed
+        self._order = np.zeros(0, dtype=np.int64)
+        self.restore({"pass": 1, "row": 0})
+
+    def read(self, count: int) -> list[StreamedClip]:
+        """As `Reader.read`."""
+        if not len(self._order):
+            self._order = np.random.default_rng([self.seed, self._pass]).permutation(len(self.examples))
+        rows = self._order[self._row : self._row + count].tolist()
+        clips = [StreamedClip(self.examples[row], row, self._pass) for row in rows]
+        at_end = len(clips) < count
+        self.restore({"pass": self._pass + at_end, "row": 0 if at_end else self._row + count})
+        return clips
+
+    def state(self) -> dict[str, Any]:
+        """As `Reader.state`."""
+        return {"pass": self._pass, "row": self._row}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """As `Reader.restore`."""
+        if state["pass"] != getattr(self, "_pass", None):
+            self._order = self._order[:0]
+        self._pass, self._row = state["pass"], state["row"]
+
+
+class RowReader:
+    """Reads the shards of a stream in a random order, each by one of the processes, if there are as many shards.
+
+    A process that has fewer clips than another begins the next pass earlier.
+
+    Args:
+        stream: The stream.
+        seed: Seed of the order of shards.
+        rank, num_ranks: Which of the processes this is for.
+    """
+
+    def __init__(self, stream: RowStream, seed: int, rank: int = 0, num_ranks: int = 1) -> None:
+        self.is_shared = stream.num_shards < num_ranks
+        self.stream, self.seed = stream, seed
+        self._place, self._step = (0, 1) if self.is_shared else (rank, num_ranks)
+        self.restore({"pass": 1, "shard": 0, "row": 0, "inner": None, "number": 0})
+
+    def read(self, count: int) -> list[StreamedClip]:
+        """As `Reader.read`.
+
+        Raises:
+            DatasetError: when the stream breaks off or has no clips, or a row is none.
+        """
+        clips: list[StreamedClip] = []
+        while len(clips) < count:
+            own = self._own_shards()
+            if self._shard == len(own):
+                if not self._number:
+                    raise DatasetError(f"{self.stream.name}: the stream, or this process's share of it, has no clips.")
+                self.restore({"pass": self._pass + 1, "shard": 0, "row": 0, "inner": None, "number": 0})
+                break
+            shard = int(own[self._shard])
+            if self._rows is None:
+                self._data = self.stream.shard(shard, self._inner)
+                self._rows = told(self.stream, self._data)
+            row = next(self._rows, None)
+            if row is None:
+                self._shard, self._row, self._rows, self._inner = self._shard + 1, 0, None, None
+                continue
+            example = self.stream.example(row, f"shard {shard}, row {self._row}")
+            # Apart from those of the other processes, so that augmentation is.
+            clips.append(StreamedClip(example, self._number * self._step + self._place, self._pass))
+            self._row += 1
+            self._number += 1
+        return clips
+
+    def state(self) -> dict[str, Any]:
+        """As `Reader.state`; where the shard being read stands is its own `state_dict`."""
+        inner = self._inner if self._rows is None else self._data.state_dict()
+        counts = {"pass": self._pass, "shard": self._shard, "row": self._row, "number": self._number}
+        return {**counts, "inner": inner, "num_readers": self._step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """As `Reader.restore`.
+
+        Raises:
+            ConfigError: when it was shared out among another number of processes.
+        """
+        if state.get("num_readers", self._step) != self._step:
+            raise ConfigError(
+                f"{self.stream.name}: its shards were dealt out to {state['num_readers']} process(es), and a run on it "
+                "goes on with as many: start that many, or a new run in another output_dir."
+            )
+        self._pass, self._shard, self._row = state["pass"], state["shard"], state["row"]
+        self._number, self._inner = state["number"], state["inner"]
+        self._rows: Iterator[Any] | None = None
+
+    def _own_shards(self) -> np.ndarray:
+        order = np.random.default_rng([self.seed, self._pass]).permutation(self.stream.num_shards)
+        return order[self._place :: self._step]
+
+
+class StreamOrder:
+    """Batches of a stream's clips for a DataLoader's `batch_sampler`, in place of a `LengthBucketSampler`.
+
+    An epoch is so many windows, wherever in a pass they are.
+
+    Args:
+        make_reader: Makes the reader, standing at the beginning.
+        windows_per_epoch: Windows, and so optimizer steps, of an epoch.
+        batch_size: Clips a batch, at most.
+        seed: Seed of the order of batches.
+        num_samples: How long a clip will be, in samples.
+        max_samples: Samples a batch, padding included, at most.
+        share: The share of each window that is yielded, where all processes read the same.
+    """
+
+    def __init__(
+        self,
+        make_reader: Callable[[], Reader],
+        windows_per_epoch: int,
+        batch_size: int,
+        seed: int,
+        num_samples: Callable[[Example], int],
+        max_samples: float,
+        share: Share,
+    ) -> None:
+        self.make_reader = make_reader
+        self.windows_per_epoch = windows_per_epoch
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_samples = num_samples
+        self.max_samples = max_samples
+        self.share = share
+        self._begin = self._end = 0
+        self._sizes: list[int] = []
+        self._positions = {0: {"reader": make_reader().state(), "window": 0}}
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Chooses the windows of the next iteration: an epoch's, from so many on, which must have been reached."""
+        self._begin, self._end = (epoch - 1) * self.windows_per_epoch + start, epoch * self.windows_per_epoch
+        self._positions = {self._begin: self._positions[self._begin]}
+        self._sizes = []
+
+    def num_windows(self, _epoch: int) -> int:
+        """Windows of that epoch."""
+        return self.windows_per_epoch
+
+    def position(self, epoch: int, windows: int) -> dict[str, Any]:
+        """Where the stream stands after so many windows of an epoch, in plain types."""
+        return self._positions[(epoch - 1) * self.windows_per_epoch + windows]
+
+    def restore(self, epoch: int, windows: int, position: dict[str, Any]) -> None:
+        """Goes on where a `position` was taken.
+
+        Raises:
+            ConfigError: when that was with another number of processes, and these matter.
+        """
+        self.make_reader().restore(position["reader"])
+        self._positions[(epoch - 1) * self.windows_per_epoch + windows] = position
+
+    def __iter__(self) -> Iterator[list[StreamedClip]]:
+        windows = self._windows(self._positions[self._begin])
+        with contextlib.closing(windows):
+            for number in range(self._begin + 1, self._end + 1):
+                window, self._positions[number] = next(windows)
+                self._sizes.append(len(window))
+                yield from window
+
+    def window_sizes(self) -> Iterator[int]:
+        """Batches of each window; to be asked for when the first batch of that window is there, or of one after it."""
+        for number in range(self._end - self._begin):
+            yield self._sizes[number]
+
+    def _windows(self, position: dict[str, Any]) -> Iterator[tuple[list[list[StreamedClip]], dict[str, Any]]]:
+        """Windows without end, each with the position after it."""
+        reader, done = self.make_reader(), position["window"]
+        reader.restore(position["reader"])
+        with ThreadPoolExecutor(HEADER_THREADS, thread_name_prefix="headers") as pool:
+            while True:
+                begun = reader.state()
+                clips = self._block(reader)
+                lengths = list(pool.map(self.num_samples, [clip.example for clip in clips]))
+                batches = LengthBucketSampler(
+                    lengths, self.batch_size, self.seed, self.max_samples, share=self.share, min_buckets=1
+                )
+                batches.set_epoch(clips[0].passed * 2**40 + clips[0].number, start=done)  # a number of the block's own
+                windows = list(batches.windows())
+                for number, window in enumerate(windows, 1):
+                    is_last = number == len(windows)
+                    after = (reader.state(), 0) if is_last else (begun, done + number)
+                    yield (
+                        [[clips[index] for index, _ in batch] for batch in window],
+                        dict(zip(("reader", "window"), after, strict=True)),
+                    )
+                done = 0
+
+    def _block(self, reader: Reader) -> list[StreamedClip]:
+        """Clips of one pass, a whole number of windows unless it ends."""
+        count, held, ended = self.share.window * self.batch_size, 0, False
+        clips: list[StreamedClip] = []
+        while len(clips) < BLOCK_CLIPS and held < BLOCK_BYTES and not (ended and clips):
+            read = reader.read(count)
+            clips += read
+            held += sum(_num_bytes(clip.example) for clip in read)
+            ended = len(read) < count
+        return clips
+
+
+@dataclass(frozen=True)
+class StreamClips:
+    """What makes an item of a streamed clip: a dataset whose keys are the clips themselves.
+
+    Attributes:
+        label2id: Id of each class by its name.
+        multi_label: Whether a clip may have several.
+        sampling_rate: Of the waveforms, in Hz.
+        max_seconds: Longer clips are cut.
+        augmentation: What changes them from pass to pass.
+    """
+
+    label2id: dict[str, int]
+    multi_label: bool
+    sampling_rate: int
+    max_seconds: float
+    augmentation: Augmentation
+
+    def __getitem__(self, clip: StreamedClip) -> dict[str, Any]:
+        """`waveform` (T,), `label` as in `Clips`, `index` and `name`; or only `error`, why it cannot be used."""
+        example, crop = clip.example, self.augmentation.random_crop
+        try:
+            waveform = decode_example(example, self.sampling_rate, None if crop else self.max_seconds)
+        except AudioError as error:
+            return {"error": str(error)}
+        longest = min(len(waveform), audio.num_samples(self.max_seconds, self.sampling_rate))
+        waveform = self.augmentation(waveform, longest, clip.passed, clip.number)
+        return {"waveform": waveform, "label": self._target(example), "index": clip.number, "name": example.name}
+
+    def num_samples(self, example: Example) -> int:
+        """How long a clip will be, by its header; as long as any where that does not tell."""
+        begin, longest = example.start or 0.0, self.max_seconds
+        seconds = example.end - begin if example.end is not None else None
+        if seconds is None or seconds > 0:
+            told = audio.seconds_told(example.audio if isinstance(example.audio, str) else example.audio.read())
+            known = [value for value in (seconds, None if told is None else told - begin, longest) if value is not None]
+            longest = min(known)
+        return audio.num_samples(max(0.0, longest), self.sampling_rate)
+
+    def _target(self, example: Example) -> np.ndarray:
+        if not self.multi_label:
+            return np.int64(self.label2id[example.label])
+        target = np.zeros(len(self.label2id), dtype=np.float32)
+        target[[self.label2id[label] for label in example.labels]] = 1.0
+        return target
+
+
+@dataclass(frozen=True)
+class StreamCollator:
+    """Collates the clips that could be read, if any.
+
+    Attributes:
+        collator: What collates them.
+    """
+
+    collator: Collator
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Their batch, with their `names`, and the sentences on those that are `unreadable`."""
+        readable = [item for item in items if "error" not in item]
+        batch: dict[str, Tensor] = self.collator(readable) if readable else {}
+        unreadable = [item["error"] for item in items if "error" in item]
+        return {**batch, "names": [item["name"] for item in readable], "unreadable": unreadable}
+
+
+def judge(reasons: Sequence[str], num_unreadable: int, num_read: int, bad_audio: str) -> None:
+    """Raises for clips that cannot be read, where `bad_audio` does not let that pass.
+
+    Args:
+        reasons: Why clips just read cannot be used.
+        num_unreadable, num_read: Of all so far, these among them.
+        bad_audio: As `TrainConfig.bad_audio`; `auto` lets the first few pass, of whose share nothing is known yet.
+
+    Raises:
+        AudioError: saying so, and the reasons.
+    """
+    allowed = {"skip": num_read, "auto": max(NUM_NAMED, AUTO_BAD_SHARE * num_read), "error": 0}[bad_audio]
+    if reasons and num_unreadable > allowed:
+        raise AudioError(
+            f"{num_unreadable} of {num_read} clips so far cannot be used. Repair or remove them, or go on without them "
+            f"by bad_audio='skip':\n{listing(reasons)}"
+        )
+
+
+def _num_bytes(example: Example) -> int:
+    """Memory that its audio takes."""
+    if isinstance(example.audio, str):
+        return 0
+    value = example.audio.read()
+    content = value.get("bytes") if isinstance(value, Mapping) else value
+    return len(content) if isinstance(content, (bytes, bytearray)) else np.size(value.get("array", 0)) * 8
