@@ -3,7 +3,9 @@
 Shapes: N rows of a part (clips, or pieces of them), C classes.
 """
 
+import functools
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,6 +113,7 @@ def decode(
     bad_audio: str = "auto",
     cache_dir: str | Path | None = None,
     progress: bool = False,
+    max_cache_gb: float | None = None,
 ) -> DecodedSplits:
     """Decodes every clip of a data set, once and for all later runs.
 
@@ -123,12 +126,14 @@ def decode(
         bad_audio: `skip`, `error` or `auto`, as `TrainConfig.bad_audio`.
         cache_dir: Folder of the cache; ~/.cache/audioclf when not given.
         progress: Show a progress bar while decoding.
+        max_cache_gb: As in `TrainConfig`.
 
     Raises:
         AudioError: for unreadable clips that `bad_audio` does not allow, naming them.
         DatasetError: when no readable clip of a part or of a class in train is left.
     """
-    ordered, store = stored(splits, sampling_rate=sampling_rate, cache_dir=cache_dir, progress=progress)
+    kept = {"cache_dir": cache_dir, "progress": progress, "max_cache_gb": max_cache_gb}
+    ordered, store = stored(splits, sampling_rate=sampling_rate, **kept)
     set_aside = {ordered[i].name: reason for i, reason in store.errors.items()}
     _judge(list(store.errors.values()), len(ordered), bad_audio)
     position = {example: i for i, example in enumerate(ordered)}
@@ -156,19 +161,29 @@ def decode(
 
 
 def stored(
-    splits: AudioSplits, *, sampling_rate: int, cache_dir: str | Path | None = None, progress: bool = False
+    splits: AudioSplits,
+    *,
+    sampling_rate: int,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+    max_cache_gb: float | None = None,
 ) -> tuple[list[Example], cache.ArrayStore]:
     """All clips of a data set, in the order of the store of their waveforms, which is filled first."""
     # Sorted, so that another split of the same clips finds the same store.
     ordered = sorted({e for part in splits.parts.values() for e in part}, key=lambda e: (e.identity(), e.name, e.label))
     store = cache.build(
         [example.identity() for example in ordered],
-        lambda i: decode_example(ordered[i], sampling_rate),
+        functools.partial(_decode_one, ordered, sampling_rate),
         recipe=_recipe(sampling_rate),
         cache_dir=cache_dir or default_cache_dir(),
         progress=progress,
+        max_bytes=math.inf if max_cache_gb is None else max_cache_gb * 1e9,
     )
     return ordered, store
+
+
+def _decode_one(examples: Sequence[Example], sampling_rate: int, index: int) -> np.ndarray:
+    return decode_example(examples[index], sampling_rate)
 
 
 def _cut(clips: Clips, size: int, sampling_rate: int) -> Clips:
@@ -279,6 +294,11 @@ def _judge(reasons: Sequence[str], num_clips: int, bad_audio: str) -> None:
 
 def _notes(store: cache.ArrayStore, examples: Sequence[Example]) -> list[str]:
     notes = []
+    if store.compute is not None:
+        notes.append(
+            f"{np.count_nonzero(~store.kept):,} of {len(examples):,} clips go beyond max_cache_gb and are decoded "
+            "whenever they are wanted: num_workers does that ahead."
+        )
     reasons = list(store.errors.values())
     if reasons:
         notes.append(f"{len(reasons)} of {len(examples)} clips cannot be used and are set aside:\n{listing(reasons)}")

@@ -189,6 +189,9 @@ class TrainConfig:
     cache_dir: str | None = None
     """Folder for decoded audio, features and fetched archives; ~/.cache/audioclf when not given."""
 
+    max_cache_gb: float | None = None
+    """Decoded audio of the data kept on disk, in GB; clips beyond it are decoded each time; no limit if not given."""
+
     progress: bool = True
     """Show progress and results on the terminal."""
 
@@ -229,6 +232,8 @@ class TrainConfig:
         for name in ("head_learning_rate", "max_batch_seconds", "chunk_seconds", "max_memory_gb"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), above=0)
+        if self.max_cache_gb is not None:
+            check_number("max_cache_gb", self.max_cache_gb, minimum=0)
         if self.dropout is not None:
             check_number("dropout", self.dropout, minimum=0, below=1)
         check_number("weight_decay", self.weight_decay, minimum=0)

@@ -28,7 +28,7 @@ STATE_FILE = "training_state.pt"
 MAY_CHANGE = (
     *("output_dir", "overwrite", "resume", "num_epochs", "patience", "eval_batch_size", "device", "max_memory_gb"),
     *("nonfinite", "num_workers", "logging_steps", "save_steps", "save_total_limit", "report", "cache_dir"),
-    *("progress", "push_to_hub", "hub_private"),
+    *("max_cache_gb", "progress", "push_to_hub", "hub_private"),
 )
 """Options that may be others when a run goes on: none of them changes what an update is."""
 

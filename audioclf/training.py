@@ -141,6 +141,7 @@ def _run(
             bad_audio=config.bad_audio,
             cache_dir=config.cache_dir,
             progress=config.progress,
+            max_cache_gb=config.max_cache_gb,
         )
     if saved is not None:
         resume.check_data(saved, config, splits, decoded, choose_precision(config.precision, device))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audioclf import cache
+from audioclf import cache, journal
 from audioclf.errors import AudioclfError, AudioError
 
 NUM_CLIPS = 30
@@ -52,9 +52,9 @@ def assert_right(store, num_clips=NUM_CLIPS) -> None:
 SCRIPT = """
 import sys, time
 sys.path[:0] = {paths!r}
-from test_cache import IDENTITIES, Decoder, build, cache
+from test_cache import IDENTITIES, Decoder, build, cache, journal
 decoder = Decoder()
-cache.SYNC_CLIPS = 3
+journal.SYNC_CLIPS = 3
 def slow(index):
     time.sleep(0.02)
     return decoder(index)
@@ -216,7 +216,7 @@ def interrupt(cache_dir, at: int) -> None:
 
 @pytest.mark.parametrize("stop_at", [0, 1, 5, 11, 29])
 def test_interrupted_build_goes_on(tmp_path, monkeypatch, stop_at):
-    monkeypatch.setattr(cache, "SYNC_CLIPS", 3)
+    monkeypatch.setattr(journal, "SYNC_CLIPS", 3)
     interrupt(tmp_path, stop_at)
     (row,) = cache.report(tmp_path)
     assert row["clips"] == stop_at
@@ -226,7 +226,7 @@ def test_interrupted_build_goes_on(tmp_path, monkeypatch, stop_at):
 
 
 def test_every_interruption_keeps_what_earlier_ones_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SYNC_CLIPS", 5)
+    monkeypatch.setattr(journal, "SYNC_CLIPS", 5)
     for stop_at in (2, 12, 13, 14, 25, 25):
         interrupt(tmp_path, stop_at)
         assert cache.report(tmp_path)[0]["clips"] == stop_at
@@ -251,7 +251,7 @@ def test_an_unforeseen_error_of_the_decoder_is_not_blamed_on_the_folder(tmp_path
 
 def half_built(cache_dir, monkeypatch) -> Path:
     """A store of 20 clips or more that is not complete."""
-    monkeypatch.setattr(cache, "SYNC_CLIPS", 2)
+    monkeypatch.setattr(journal, "SYNC_CLIPS", 2)
     interrupt(cache_dir, 25)
     (row,) = cache.report(cache_dir)
     assert row["clips"] >= 20
@@ -348,7 +348,7 @@ MEMORY = """
 import sys
 sys.path[:0] = {paths!r}
 import numpy as np
-from audioclf import cache
+from audioclf import cache, journal
 from peak import peak_mib
 def decode(index):
     return np.full(250_000, index, np.float32)
@@ -370,9 +370,9 @@ def test_memory_is_flat(tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 sys.path[:0] = {paths!r}
-from test_cache import Decoder, build, cache
+from test_cache import Decoder, build, journal
 from audioclf.errors import AudioclfError
-cache.SYNC_CLIPS = 2
+journal.SYNC_CLIPS = 2
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
 try:
@@ -437,3 +437,50 @@ def test_report_and_clear(tmp_path, monkeypatch):
     decoder = Decoder()
     assert_right(build(tmp_path, decoder))
     assert len(decoder.calls) == NUM_CLIPS
+
+
+class TestLimit:
+    """A store that may not grow: every clip is computed once, and those beyond the limit whenever they are wanted."""
+
+    def limited(self, cache_dir, decode, share: float):
+        total = sum(clip(index).nbytes for index in range(NUM_CLIPS))
+        return cache.build(IDENTITIES, decode, recipe="r", cache_dir=cache_dir, max_bytes=share * total), total
+
+    @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0])
+    def test_arrays_are_the_same(self, share, tmp_path):
+        decode = Decoder()
+        store, total = self.limited(tmp_path, decode, share)
+        assert sorted(decode.calls) == list(range(NUM_CLIPS))
+        assert_right(store)
+        assert (store.folder / "values.bin").stat().st_size == store.num_bytes <= share * total
+        assert (store.compute is None) == (share == 1.0)
+        assert len(decode.calls) == NUM_CLIPS + np.count_nonzero(~store.kept)
+        assert share == 0.0 or store.num_bytes > share * total - 2000  # the longest clip has 449 values
+
+    def test_more_room_keeps_more_and_less_loses_nothing(self, tmp_path):
+        first, _ = self.limited(tmp_path, Decoder(), 0.3)
+        decode = Decoder()
+        larger, _ = self.limited(tmp_path, decode, 0.7)
+        assert larger.num_bytes > 2 * first.num_bytes
+        assert len(decode.calls) == np.count_nonzero(larger.kept) - np.count_nonzero(first.kept)
+        assert_right(larger)
+        assert_right(first)  # which another run is reading
+        decode = Decoder()
+        smaller, _ = self.limited(tmp_path, decode, 0.0)
+        assert decode.calls == []
+        assert smaller.num_bytes == larger.num_bytes
+        assert_right(build(tmp_path, Decoder()))
+
+    def test_interrupted(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(journal, "SYNC_CLIPS", 3)
+        with pytest.raises(KeyboardInterrupt):
+            self.limited(tmp_path, Decoder(stop_at=20), 0.4)
+        store, total = self.limited(tmp_path, Decoder(), 0.4)
+        assert_right(store)
+        assert store.num_bytes <= 0.4 * total
+
+    def test_a_clip_that_has_changed(self, tmp_path):
+        store, _ = self.limited(tmp_path, Decoder(), 0.0)
+        object.__setattr__(store, "compute", lambda index: np.zeros(3, np.float32))
+        with pytest.raises(AudioError, match="clip 4: has changed since the run began"):
+            store.array(4)

@@ -51,7 +51,7 @@ LAYERS = [
         "models.lora",
         "models.positional",
     },
-    {"cache", "models.attention", "models.backbone", "models.loading", "models.hf", "models.losses"},
+    {"cache", "journal", "models.attention", "models.backbone", "models.loading", "models.hf", "models.losses"},
     {
         *{name_of(path) for path in (PACKAGE / "datasets").rglob("*.py")},
         *(

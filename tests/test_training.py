@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TONES, tiny_config, write_tone
+from faults.harness import everything
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -550,3 +551,17 @@ def _big_batch_reference(tones: Path, options: dict, epochs: int) -> dict:
             if name.startswith(ours):
                 state[theirs + name.removeprefix(ours)] = value
     return {"steps": steps, "weights": state}
+
+
+def test_a_limited_cache_changes_nothing(tones, quick, tmp_path, capsys):
+    """Clips beyond the limit are decoded again and again, in worker processes too, to the same bits."""
+    hard = {"random_crop": True, "max_seconds": 0.4, "augment": "noise", "num_epochs": 2, "progress": True}
+    found = []
+    for name, limit in (("all", {}), ("some", {"max_cache_gb": 5e-4}), ("none", {"max_cache_gb": 0, "num_workers": 2})):
+        options = {**quick, **hard, **limit, "cache_dir": str(tmp_path / f"cache {name}")}
+        audioclf.train(tones, output_dir=tmp_path / name, **options)
+        size = sum(path.stat().st_size for path in (tmp_path / f"cache {name}" / "waveforms").glob("*/values.bin"))
+        found.append((size, everything(tmp_path / name)))
+    assert found[0][0] > 5e5 >= found[1][0] > 4e5 > found[2][0] == 0
+    assert found[0][1] == found[1][1] == found[2][1]
+    assert "of 60 clips go beyond max_cache_gb and are decoded whenever they are wanted" in capsys.readouterr().out
