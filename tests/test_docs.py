@@ -1,9 +1,11 @@
 """The Python of the guides runs: each page's blocks one after the other, on small data laid out as they say."""
 
 import re
+import tarfile
 from functools import partial
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from conftest import write_tone
@@ -90,6 +92,43 @@ def test_extending(tmp_path, monkeypatch, small_runs):
     words = names["wake_word"]("recordings")
     assert len(words.train) == 4 + 4 + 4 * 3
     assert names["result"].best_metrics["accuracy"] >= 0
+
+
+def test_scaling(tmp_path, tones, quick, monkeypatch):
+    """The hub's stream is a local one here; the tar shards are real."""
+    rows = {part: sorted((tones / part).rglob("*.wav")) for part in ("train", "valid")}
+    for name, paths in {"clips": rows["train"], "valid": rows["valid"]}.items():
+        labels = ["dog" if path.parent.name == "high" else "cat" for path in paths]
+        lines = [f"{path},{label}" for path, label in zip(paths, labels, strict=True)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label", *lines]))
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as archive:
+        for number, path in enumerate(rows["train"]):
+            (tmp_path / "cls").write_text(str(int(path.parent.name == "high")))
+            archive.add(path, f"{number:03}.wav")
+            archive.add(tmp_path / "cls", f"{number:03}.cls")
+    parts = audioclf.to_datasets(audioclf.load_dataset(tmp_path / "clips.csv"))
+    held_out = audioclf.to_datasets(audioclf.load_dataset(tmp_path / "valid.csv"))["train"]
+    streams = {"train": parts["train"].to_iterable_dataset(3), "validation": held_out.to_iterable_dataset()}
+    load = datasets.load_dataset
+
+    def local(name, **options):
+        return datasets.IterableDatasetDict(streams) if name == "user/corpus" else load(name, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", local)
+    small, steps = {**quick, "num_epochs": 2, "num_workers": 0}, []
+    train = audioclf.train
+
+    def few_steps(*data, **options):
+        steps.append(options["steps_per_epoch"])
+        return train(*data, **{**options, **small, "steps_per_epoch": 3, "output_dir": str(tmp_path / str(len(steps)))})
+
+    monkeypatch.setattr(audioclf, "train", few_steps)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks("scaling.md"):
+        exec(compile(block, "scaling.md", "exec"), names)
+    assert steps == [1000] * 4
 
 
 def test_augmentation(tmp_path, tones, monkeypatch, small_runs):

@@ -242,6 +242,7 @@ def test_refused_options(options, sentence):
 IDS = """
 import json, sys, audioclf, numpy as np
 from audioclf.clips import decode
+from audioclf.streams import RowReader
 def say(name, **options):
     try:
         splits = audioclf.load_dataset(name, cache_dir=sys.argv[1], **options)
@@ -250,9 +251,11 @@ def say(name, **options):
     except Exception as error:
         return {"leak": f"{type(error).__module__}.{type(error).__name__}: {error}"}
     clips = decode(splits, sampling_rate=16000, max_seconds=None, bad_audio="error", cache_dir=sys.argv[1]).parts
+    train = None if splits.stream is None else RowReader(splits.stream, 0).read(100)
     return {
         "name": splits.name,
         "labels": splits.labels,
+        "streamed": train and [[clip.example.name, clip.example.label] for clip in train],
         "parts": {part: [e.label for e in examples] for part, examples in splits.parts.items()},
         "sums": {part: [float(np.abs(c[i, 0]["waveform"]).sum()) for i in range(len(c))] for part, c in clips.items()},
     }
@@ -297,6 +300,7 @@ def said(tmp_path_factory) -> dict[str, dict]:
     calls = {
         "mini": 'say("user/mini")',
         "grouped": 'say("user/mini", group_column="speaker")',
+        "streamed": 'say("user/mini", streaming=True)',
         "missing": 'say("user/missing")',
         "one word": 'say("nosuchname")',
         "script": 'say("user/script")',
@@ -325,6 +329,15 @@ def test_parquet_by_id(said):
         assert answer["sums"][part] == pytest.approx(expected, rel=1e-5)
     assert said["grouped"] == answer
     assert said["cached"] == answer
+
+
+def test_streamed_by_id(said):
+    """Train is read shard by shard from the hub; the held-out part is kept."""
+    answer = said["streamed"]
+    assert sorted(answer["streamed"]) == [[f"user/mini, {row}.wav", ["zed", "abc"][row % 2]] for row in range(4)]
+    assert answer["labels"] == ["zed", "abc"]
+    assert answer["parts"] == {"valid": ["abc", "zed"]}
+    assert answer["sums"]["valid"] == pytest.approx([np.abs(samples(row)).sum() for row in (10, 11)], rel=1e-5)
 
 
 def test_a_configuration_is_a_protocol(said):

@@ -316,7 +316,7 @@ class TestTraining:
     @random_cases(50, few=2)
     @pytest.mark.parametrize("kind", ["table", "parquet", "tar"])
     def test_cut_anywhere_it_goes_on_bit_by_bit(self, kind, cases, whole, folder, quick, tmp_path):
-        for case in cases:
+        for case in cases if kind == "parquet" else list(cases)[:10]:
             rng = np.random.default_rng(case)
             options = {**quick, **STREAMED, "output_dir": str(tmp_path / str(case)), "resume": True}
             data, valid = data_of(kind, folder)
