@@ -24,8 +24,9 @@ from .features import FeatureClips, cache_features, collate_features
 from .interrupt import SIGNALS
 from .mixup import MixedClips
 from .models.classifier import AudioClassifier
+from .readers import RowReader, TableReader
 from .sampling import LengthBucketSampler, Share
-from .streams import RowReader, StreamClips, StreamCollator, StreamOrder, TableReader
+from .streams import StreamClips, StreamCollator, StreamOrder
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -21,8 +21,8 @@ from .augment import Augmentation
 from .clips import AUTO_BAD_SHARE, NUM_NAMED, decode_example, listing
 from .collate import Collator
 from .datasets.base import Example
-from .datasets.rows import RowStream, told
-from .errors import AudioError, ConfigError, DatasetError
+from .errors import AudioError
+from .readers import Reader, StreamedClip
 from .sampling import LengthBucketSampler, Share
 
 BLOCK_CLIPS = 1024
@@ -31,147 +31,6 @@ BLOCK_BYTES = 2**28
 """Bytes of encoded audio in memory from which a block is not made larger."""
 HEADER_THREADS = 8
 """Headers read at a time: on a network each of them is a wait."""
-
-
-class StreamedClip(NamedTuple):
-    """A clip on its way into training, not decoded yet.
-
-    Attributes:
-        example: The clip.
-        number: What it is known by in its pass.
-        passed: The pass, counted from 1: as the epochs of other data, what augmentation is drawn for.
-    """
-
-    example: Example
-    number: int
-    passed: int
-
-
-class Reader(Protocol):
-    """One process's way through a stream.
-
-    Attributes:
-        is_shared: Whether all processes of a job read the same clips, and share them out.
-    """
-
-    is_shared: bool
-
-    def read(self, count: int) -> list[StreamedClip]:
-        """The next clips of the pass; fewer, or none, only at its end, after which the next one begins."""
-
-    def state(self) -> dict[str, Any]:
-        """Where it stands, in plain types."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes to where another one stood."""
-
-
-class TableReader:
-    """Reads clips that are known beforehand in a random order.
-
-    Args:
-        examples: The clips.
-        seed: Seed of the order.
-    """
-
-    is_shared = True
-
-    def __init__(self, examples: Sequence[Example], seed: int) -> None:
-        self.examples, self.seed = examples, seed
-        self._order = np.zeros(0, dtype=np.int64)
-        self.restore({"pass": 1, "row": 0})
-
-    def read(self, count: int) -> list[StreamedClip]:
-        """As `Reader.read`."""
-        if not len(self._order):
-            self._order = np.random.default_rng([self.seed, self._pass]).permutation(len(self.examples))
-        rows = self._order[self._row : self._row + count].tolist()
-        clips = [StreamedClip(self.examples[row], row, self._pass) for row in rows]
-        at_end = len(clips) < count
-        self.restore({"pass": self._pass + at_end, "row": 0 if at_end else self._row + count})
-        return clips
-
-    def state(self) -> dict[str, Any]:
-        """As `Reader.state`."""
-        return {"pass": self._pass, "row": self._row}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """As `Reader.restore`."""
-        if state["pass"] != getattr(self, "_pass", None):
-            self._order = self._order[:0]
-        self._pass, self._row = state["pass"], state["row"]
-
-
-class RowReader:
-    """Reads the shards of a stream in a random order, each by one of the processes, if there are as many shards.
-
-    A process that has fewer clips than another begins the next pass earlier.
-
-    Args:
-        stream: The stream.
-        seed: Seed of the order of shards.
-        rank, num_ranks: Which of the processes this is for.
-    """
-
-    def __init__(self, stream: RowStream, seed: int, rank: int = 0, num_ranks: int = 1) -> None:
-        self.is_shared = stream.num_shards < num_ranks
-        self.stream, self.seed = stream, seed
-        self._place, self._step = (0, 1) if self.is_shared else (rank, num_ranks)
-        self.restore({"pass": 1, "shard": 0, "row": 0, "inner": None, "number": 0})
-
-    def read(self, count: int) -> list[StreamedClip]:
-        """As `Reader.read`.
-
-        Raises:
-            DatasetError: when the stream breaks off or has no clips, or a row is none.
-        """
-        clips: list[StreamedClip] = []
-        while len(clips) < count:
-            own = self._own_shards()
-            if self._shard == len(own):
-                if not self._number:
-                    raise DatasetError(f"{self.stream.name}: the stream, or this process's share of it, has no clips.")
-                self.restore({"pass": self._pass + 1, "shard": 0, "row": 0, "inner": None, "number": 0})
-                break
-            shard = int(own[self._shard])
-            if self._rows is None:
-                self._data = self.stream.shard(shard, self._inner)
-                self._rows = told(self.stream, self._data)
-            row = next(self._rows, None)
-            if row is None:
-                self._shard, self._row, self._rows, self._inner = self._shard + 1, 0, None, None
-                continue
-            example = self.stream.example(row, f"shard {shard}, row {self._row}")
-            # Apart from those of the other processes, so that augmentation is.
-            clips.append(StreamedClip(example, self._number * self._step + self._place, self._pass))
-            self._row += 1
-            self._number += 1
-        return clips
-
-    def state(self) -> dict[str, Any]:
-        """As `Reader.state`; where the shard being read stands is its own `state_dict`."""
-        inner = self._inner if self._rows is None else self._data.state_dict()
-        counts = {"pass": self._pass, "shard": self._shard, "row": self._row, "number": self._number}
-        return {**counts, "inner": inner, "num_readers": self._step}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """As `Reader.restore`.
-
-        Raises:
-            ConfigError: when it was shared out among another number of processes.
-        """
-        if state.get("num_readers", self._step) != self._step:
-            raise ConfigError(
-                f"{self.stream.name}: its shards were dealt out to {state['num_readers']} process(es), and a run on it "
-                "goes on with as many: start that many, or a new run in another output_dir."
-            )
-        self._pass, self._shard, self._row = state["pass"], state["shard"], state["row"]
-        self._number, self._inner = state["number"], state["inner"]
-        self._rows: Iterator[Any] | None = None
-
-    def _own_shards(self) -> np.ndarray:
-        order = np.random.default_rng([self.seed, self._pass]).permutation(self.stream.num_shards)
-        return order[self._place :: self._step]
 
 
 class StreamOrder:
@@ -315,9 +174,9 @@ class StreamClips:
         begin, longest = example.start or 0.0, self.max_seconds
         seconds = example.end - begin if example.end is not None else None
         if seconds is None or seconds > 0:
-            told = audio.seconds_told(example.audio if isinstance(example.audio, str) else example.audio.read())
-            known = [value for value in (seconds, None if told is None else told - begin, longest) if value is not None]
-            longest = min(known)
+            whole = audio.seconds_told(example.audio if isinstance(example.audio, str) else example.audio.read())
+            known = (seconds, None if whole is None else whole - begin, longest)
+            longest = min(value for value in known if value is not None)
         return audio.num_samples(max(0.0, longest), self.sampling_rate)
 
     def _target(self, example: Example) -> np.ndarray:

@@ -242,7 +242,7 @@ def test_refused_options(options, sentence):
 IDS = """
 import json, sys, audioclf, numpy as np
 from audioclf.clips import decode
-from audioclf.streams import RowReader
+from audioclf.readers import RowReader
 def say(name, **options):
     try:
         splits = audioclf.load_dataset(name, cache_dir=sys.argv[1], **options)

@@ -61,6 +61,7 @@ LAYERS = [
             "features",
             "findings",
             "mixup",
+            "readers",
             "recordings",
             "sampling",
             "streams",

@@ -19,8 +19,9 @@ from audioclf.augment import Augmentation
 from audioclf.clips import decode
 from audioclf.datasets.rows import row_stream
 from audioclf.loaders import _loader
+from audioclf.readers import RowReader, TableReader
 from audioclf.sampling import Share
-from audioclf.streams import RowReader, StreamClips, StreamCollator, StreamOrder, TableReader
+from audioclf.streams import StreamClips, StreamCollator, StreamOrder
 
 SHARDS = (7, 1, 12, 5, 9)
 """Clips of each shard: 34 in all."""
