@@ -82,7 +82,6 @@ def _tell_how_to_resume(arguments: list[str]) -> None:
 def entry_point() -> None:
     """What the installed command `audioclf` calls."""
     sys.stdin.reconfigure(errors="surrogateescape")  # names of files are bytes, as they are on a command line
-    sys.stdin.reconfigure(errors="surrogateescape")  # names of files are bytes, as they are on a command line
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a label that the terminal's encoding lacks is no error
     status = main()

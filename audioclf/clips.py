@@ -152,7 +152,7 @@ def decode(
         if not len(clips):
             raise DatasetError(f"{splits.name}: no clip of its {name} part could be read.")
     if "train" in parts:
-        _check_classes(splits, parts["train"])
+        check_classes(splits, parts["train"].labels)
     if chunk_seconds is not None:
         size = audio.num_samples(chunk_seconds, sampling_rate)
         parts = {name: _cut(clips, size, sampling_rate) for name, clips in parts.items()}
@@ -205,9 +205,13 @@ def _cut(clips: Clips, size: int, sampling_rate: int) -> Clips:
     )
 
 
-def _check_classes(splits: AudioSplits, train: Clips) -> None:
-    """A class that train lacks cannot be learnt; the user should know before the hours of training."""
-    counts = train.labels.sum(0) if splits.multi_label else np.bincount(train.labels, minlength=len(splits.labels))
+def check_classes(splits: AudioSplits, train_labels: np.ndarray) -> None:
+    """A class that train lacks cannot be learnt; the user should know before the hours of training.
+
+    Raises:
+        DatasetError: naming those classes.
+    """
+    counts = train_labels.sum(0) if splits.multi_label else np.bincount(train_labels, minlength=len(splits.labels))
     missing = [label for label, count in zip(splits.labels, counts, strict=True) if not count]
     if missing:
         raise DatasetError(

@@ -89,8 +89,8 @@ def compare(
 
     Example:
         >>> recipes = {"plain": {}, "pieces": {"chunk_seconds": 15}}
-        >>> found = compare(recipes, "gtzan", output_dir="runs/pieces")  # doctest: +SKIP
-        >>> found.differences["pieces"].low > 0  # doctest: +SKIP
+        >>> found = compare(recipes, "gtzan", output_dir="runs/pieces")
+        >>> found.differences["pieces"].low > 0
     """
     shared = TrainConfig.from_overrides(config, overrides)
     configs = _configs(recipes, shared, seeds)

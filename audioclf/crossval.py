@@ -69,8 +69,8 @@ def cross_validate(
         KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, with all saved.
 
     Example:
-        >>> result = cross_validate("clips.csv", folds=5, output_dir="runs/cv")  # doctest: +SKIP
-        >>> result.mean["accuracy"], result.std["accuracy"], result.pooled["accuracy_ci"]  # doctest: +SKIP
+        >>> result = cross_validate("clips.csv", folds=5, output_dir="runs/cv")
+        >>> result.mean["accuracy"], result.std["accuracy"], result.pooled["accuracy_ci"]
     """
     config = TrainConfig.from_overrides(config, overrides)
     seeds = _check_seeds(seeds, config)

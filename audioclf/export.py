@@ -2,11 +2,12 @@
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, PretrainedConfig, SequenceFeatureExtractor
@@ -46,6 +47,13 @@ def read_metadata(checkpoint: str) -> dict[str, Any]:
     if not Path(checkpoint).is_dir():
         try:
             path = Path(hf_hub_download(checkpoint, METADATA_FILE))
+        except LocalEntryNotFoundError:
+            warnings.warn(
+                f"{checkpoint!r}: without the hub it cannot be told whether it has an {METADATA_FILE}, which would say "
+                "how long its clips were and which thresholds it has; transformers' view of it is used.",
+                stacklevel=2,
+            )
+            return {}
         except EntryNotFoundError:
             return {}
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

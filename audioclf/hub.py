@@ -52,7 +52,7 @@ def push(
         HubError: when the hub refuses or cannot be reached; the folder stays as it is.
 
     Example:
-        >>> push("runs/first", "user/distilhubert-gtzan", private=True)  # doctest: +SKIP
+        >>> push("runs/first", "user/distilhubert-gtzan", private=True)
     """
     check_repository(repo_id, token)
     folder = checkpoint_folder(checkpoint)

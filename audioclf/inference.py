@@ -89,8 +89,8 @@ class Classifier:
             ConfigError: for `min_score` in a multi-label task, whose classes have thresholds.
 
         Example:
-            >>> classifier = audioclf.load("run/best")  # doctest: +SKIP
-            >>> classifier("song.wav", top_k=1)  # doctest: +SKIP
+            >>> classifier = audioclf.load("runs/first")
+            >>> classifier("song.wav", top_k=1)
             [{'label': 'blues', 'score': 0.91}]
         """
         self._check_choice(top_k, min_score)
@@ -113,7 +113,7 @@ class Classifier:
             Of each sound, in their order, what a call returns, or the error that says why it cannot be read.
 
         Example:
-            >>> for path, found in zip(paths, classifier.each(paths)):  # doctest: +SKIP
+            >>> for path, found in zip(paths, classifier.each(paths)):
             ...     print(path, "broken" if isinstance(found, audioclf.AudioError) else found[0]["label"])
         """
         self._check_choice(top_k, min_score)
@@ -167,10 +167,10 @@ class Classifier:
             ConfigError: for a window shorter or longer than the model can judge, and a hop longer than a window.
 
         Example:
-            >>> timeline = classifier.timeline("street.wav", window_seconds=2.0, hop_seconds=0.5)  # doctest: +SKIP
-            >>> timeline.segments[0]  # doctest: +SKIP
+            >>> timeline = classifier.timeline("street.wav", window_seconds=2.0, hop_seconds=0.5)
+            >>> timeline.segments[0]
             Segment(start=0.0, end=7.25, label='rain', score=0.93)
-            >>> timeline.times.shape, timeline.scores.shape  # doctest: +SKIP
+            >>> timeline.times.shape, timeline.scores.shape
             ((120, 2), (120, 10))
         """
         check_int("batch_size", batch_size, minimum=1)
@@ -215,7 +215,7 @@ class Classifier:
             ConfigError: as `timeline`, right away.
 
         Example:
-            >>> for window in classifier.stream(microphone, sampling_rate=44_100):  # doctest: +SKIP
+            >>> for window in classifier.stream(microphone, sampling_rate=44_100):
             ...     print(window.start, window.end, window.top[0]["label"])
         """
         check_int("batch_size", batch_size, minimum=1)
@@ -326,7 +326,7 @@ def _outcome(future: Future) -> np.ndarray | AudioError:
 def load(
     checkpoint: str | Path, *, precision: Precision = "fp32", device: Device = "auto", head: Callable | None = None
 ) -> Classifier:
-    """Opens a checkpoint of ours, or any HuBERT-family sequence classifier that transformers saved.
+    """Opens a checkpoint of ours, or an audio classifier that transformers saved, of the families in docs/backbones.md.
 
     Args:
         checkpoint: Its folder, that of a run, whose best it then is, or a hub id.
@@ -338,7 +338,7 @@ def load(
         CheckpointError: when there is no such checkpoint or it cannot be used.
 
     Example:
-        >>> classifier = load("run/best")  # doctest: +SKIP
+        >>> classifier = load("runs/first")
     """
     folder = best_of(checkpoint)
     checkpoint = str(folder) if folder.exists() else str(checkpoint)

@@ -52,8 +52,8 @@ def inspect(
         ConfigError: for an option out of its range.
 
     Example:
-        >>> found = inspect("demo")  # doctest: +SKIP
-        >>> [finding.kind for finding in found.findings if finding.severity == "error"]  # doctest: +SKIP
+        >>> found = inspect("clips.csv")
+        >>> [finding.kind for finding in found.findings if finding.severity == "error"]
     """
     check_number("max_seconds", max_seconds, above=0)
     check_int("min_clips", min_clips, minimum=0)

@@ -85,7 +85,7 @@ def export_onnx(checkpoint: str | Path, path: str | Path, *, head: Callable | No
         ConfigError: when its encoder takes spectrograms, or the packages are missing.
 
     Example:
-        >>> audioclf.export_onnx("run/best", "model.onnx")  # doctest: +SKIP
+        >>> audioclf.export_onnx("runs/first", "model.onnx")
         2.1e-07
     """
     _require_packages()

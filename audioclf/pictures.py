@@ -5,7 +5,6 @@ import math
 import matplotlib
 import numpy as np
 import torch
-from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
 WINDOW_SECONDS = 0.032
 """Of the Fourier transform: fine enough for formants, short enough for onsets."""
@@ -49,6 +48,9 @@ def spectrogram_image(waveform: np.ndarray, sampling_rate: int, max_width: int =
     Returns:
         (64, W, 3), uint8.
     """
+    # Here, as torchaudio refuses to be imported beside a torch of another build, and training does without pictures.
+    from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
+
     window = 2 ** round(math.log2(WINDOW_SECONDS * sampling_rate))
     hop = window // 2
     samples = torch.from_numpy(np.array(waveform, dtype=np.float32))

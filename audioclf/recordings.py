@@ -38,8 +38,8 @@ class BackgroundNoise:
         ConfigError, AudioError: for a folder without recordings, or a range that is none.
 
     Example:
-        >>> noise = BackgroundNoise("recordings/streets", snr_db=(5, 30))  # doctest: +SKIP
-        >>> audioclf.train("esc50", augment=["shift", noise])  # doctest: +SKIP
+        >>> noise = BackgroundNoise("recordings/streets", snr_db=(5, 30))
+        >>> audioclf.train("esc50", augment=["shift", noise])
     """
 
     folder: str
@@ -83,8 +83,8 @@ class ImpulseResponses:
         AudioError: for a folder without any.
 
     Example:
-        >>> rooms = ImpulseResponses("recordings/rooms")  # doctest: +SKIP
-        >>> audioclf.train("esc50", augment=["shift", audioclf.Sometimes(0.5, rooms)])  # doctest: +SKIP
+        >>> rooms = ImpulseResponses("recordings/rooms")
+        >>> audioclf.train("esc50", augment=["shift", audioclf.Sometimes(0.5, rooms)])
     """
 
     folder: str

@@ -123,7 +123,7 @@ def report(
         ConfigError: when the file cannot be written.
 
     Example:
-        >>> report("runs/first", "clips.csv", split="valid", output="valid.html")  # doctest: +SKIP
+        >>> report("runs/first", "clips.csv", split="valid", output="valid.html")
     """
     path = Path(REPORT_FILE if output is None else output)
     folder = best_of(checkpoint)

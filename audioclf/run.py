@@ -19,7 +19,7 @@ from transformers import SequenceFeatureExtractor
 
 from . import __version__, checkpoint, export
 from .calibration import last_layer
-from .clips import DecodedSplits, targets
+from .clips import DecodedSplits, check_classes, targets
 from .config import TrainConfig
 from .datasets.base import AudioSplits
 from .distributed import barrier, gathered, is_first_process, summed
@@ -246,7 +246,11 @@ def _train_labels(config: TrainConfig, splits: AudioSplits, decoded: DecodedSpli
     """Labels of train as `Clips` keeps them, where they are known beforehand, for weights by their counts."""
     if config.steps_per_epoch is None:
         return decoded.parts["train"].labels
-    return None if splits.stream or config.class_weights != "balanced" else targets(splits.train, splits)
+    if splits.stream is not None or config.class_weights != "balanced":
+        return None
+    labels = targets(splits.train, splits)
+    check_classes(splits, labels)
+    return labels
 
 
 def _clear(output_dir: Path) -> None:

@@ -8,6 +8,7 @@ Shapes: T samples, C classes.
 """
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from .sampling import LengthBucketSampler, Share
 
 BLOCK_CLIPS = 1024
 """Clips that are mixed, and sorted by length, together."""
-BLOCK_BYTES = 2**28
+BLOCK_BYTES = 2**26
 """Bytes of encoded audio in memory from which a block is not made larger."""
 HEADER_THREADS = 8
 """Headers read at a time: on a network each of them is a wait."""
@@ -112,21 +113,23 @@ class StreamOrder:
         with ThreadPoolExecutor(HEADER_THREADS, thread_name_prefix="headers") as pool:
             while True:
                 begun = reader.state()
-                clips = self._block(reader)
-                lengths = list(pool.map(self.num_samples, [clip.example for clip in clips]))
-                batches = LengthBucketSampler(
-                    lengths, self.batch_size, self.seed, self.max_samples, share=self.share, min_buckets=1
-                )
-                batches.set_epoch(clips[0].passed * 2**40 + clips[0].number, start=done)  # a number of the block's own
-                windows = list(batches.windows())
-                for number, window in enumerate(windows, 1):
-                    is_last = number == len(windows)
-                    after = (reader.state(), 0) if is_last else (begun, done + number)
-                    yield (
-                        [[clips[index] for index, _ in batch] for batch in window],
-                        dict(zip(("reader", "window"), after, strict=True)),
-                    )
+                windows = self._cut(self._block(reader), pool, done)
+                while windows:  # each is let go of as soon as it is given away
+                    done += 1
+                    position = {"reader": begun, "window": done}
+                    if len(windows) == 1:
+                        position = {"reader": reader.state(), "window": 0}
+                    yield windows.popleft(), position
                 done = 0
+
+    def _cut(self, clips: list[StreamedClip], pool: ThreadPoolExecutor, start: int) -> deque[list[list[StreamedClip]]]:
+        """The windows of a block from so many on."""
+        lengths = list(pool.map(self.num_samples, [clip.example for clip in clips]))
+        batches = LengthBucketSampler(
+            lengths, self.batch_size, self.seed, self.max_samples, share=self.share, min_buckets=1
+        )
+        batches.set_epoch(clips[0].passed * 2**40 + clips[0].number, start=start)  # a number of the block's own
+        return deque([[clips[index] for index, _ in batch] for batch in window] for window in batches.windows())
 
     def _block(self, reader: Reader) -> list[StreamedClip]:
         """Clips of one pass, a whole number of windows unless it ends."""

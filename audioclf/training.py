@@ -80,8 +80,8 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
         KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the step is finished and `last` is saved.
 
     Example:
-        >>> result = train("demo", model="tiny/config.json", num_epochs=1)  # doctest: +SKIP
-        >>> result.best_metrics["accuracy"], result.checkpoint_dir  # doctest: +SKIP
+        >>> result = train("clips.csv", output_dir="runs/second", num_epochs=1)
+        >>> result.best_metrics["accuracy"], result.checkpoint_dir
     """
     config = TrainConfig.from_overrides(config, overrides)
     device = choose_device(config.device)

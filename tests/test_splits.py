@@ -141,6 +141,20 @@ def test_clips_without_a_group_are_free():
     assert Counter(e.label for e in after.valid) == {"a": 5, "b": 5}
 
 
+def test_pieces_of_one_file_stay_together():
+    """Though nobody has said that they are a group."""
+    clips = [Example(f"{n // 6}.wav", "ab"[n // 6 % 2], start=n % 6, end=n % 6 + 1) for n in range(120)]
+    splits = cut_valid(make_splits(clips, name="x"), 0.2, seed=3)
+    assert splits.valid
+    assert not {clip.audio for clip in splits.train} & {clip.audio for clip in splits.valid}
+
+
+def test_clips_that_stand_there_twice_are_told():
+    clips = [Example("1.wav", "a"), Example("2.wav", "b"), Example("./1.wav", "a"), Example("1.wav", "a")]
+    (note,) = make_splits(clips, name="x").notes
+    assert note == "2 clip(s) stand there more than once, for example ./1.wav: each counts as often."
+
+
 @pytest.mark.parametrize("num_speakers", [2, 3, 5, 8])
 def test_few_speakers(num_speakers):
     """With few groups one of them is held out, or the sentence says what would help."""

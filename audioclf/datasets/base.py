@@ -206,7 +206,7 @@ def make_splits(
     for example in examples:
         parts[example.split or "train"].append(example)
     splits = AudioSplits(**parts, labels=labels, name=name, metric=metric)
-    refuse_shared_clips(name, splits.parts)
+    notes = [*notes, *refuse_shared_clips(name, splits.parts)]
     shared = [shared_group_note(*parts, groups) for parts, groups in shared_groups(splits).items()]
     split_notes = tuple(dict.fromkeys([*split_notes, *shared]))
     return replace(splits, notes=tuple(dict.fromkeys([*notes, *split_notes])), split_notes=split_notes)
@@ -226,8 +226,11 @@ def _refuse_measurements(labels: set[str], name: str) -> None:
         )
 
 
-def refuse_shared_clips(name: str, parts: Mapping[str, Sequence[Example]]) -> None:
+def refuse_shared_clips(name: str, parts: Mapping[str, Sequence[Example]]) -> list[str]:
     """Raises when a clip, or overlapping pieces of one file, stand in two parts, or twice with different labels.
+
+    Returns:
+        Sentences on clips that stand twice in one part with one label.
 
     Raises:
         DatasetError: of the data set of that name, naming the clip and the parts.
@@ -253,6 +256,7 @@ def refuse_shared_clips(name: str, parts: Mapping[str, Sequence[Example]]) -> No
                 if (file := file_of(example)) in repeated:
                     end = float("inf") if example.end is None else example.end
                     files[file].append((example.start or 0.0, end, part, example))
+    again: list[Example] = []
     for pieces in files.values():
         pieces.sort(key=lambda piece: piece[:2])
         reach: dict[str, float] = {}  # how far the pieces of each part go, of those that begin no later
@@ -266,8 +270,12 @@ def refuse_shared_clips(name: str, parts: Mapping[str, Sequence[Example]]) -> No
                     f"{name}: {example.name} has two labels, {before[3].label!r} and {example.label!r}; "
                     "leave it with one."
                 )
+            again += [example] if before and before[:2] == (begin, end) else []
             reach[part] = max(reach.get(part, 0.0), end)
             before = (begin, end, part, example)
+    if not again:
+        return []
+    return [f"{len(again)} clip(s) stand there more than once, for example {again[0].name}: each counts as often."]
 
 
 def shared_groups(splits: AudioSplits) -> dict[tuple[str, str], set[str]]:

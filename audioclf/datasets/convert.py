@@ -28,7 +28,7 @@ def to_datasets(splits: AudioSplits) -> Any:
         AudioError: naming a file of which a part is wanted and that cannot be read.
 
     Example:
-        >>> to_datasets(load_dataset("clips")).push_to_hub("user/clips")  # doctest: +SKIP
+        >>> to_datasets(load_dataset("clips")).push_to_hub("user/clips")
     """
     import datasets
 

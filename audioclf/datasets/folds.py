@@ -1,7 +1,6 @@
 """Dividing clips into the folds of a cross-validation. Shapes: K folds, C labels."""
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ import numpy as np
 
 from ..errors import ConfigError, DatasetError
 from .base import AudioSplits, Example, refuse_shared_clips
-from .split import strata
+from .split import strata, unit
 
 HowToFold = int | Literal["official", "group"]
 """Official folds, one fold a group, or a number of folds."""
@@ -138,7 +137,7 @@ def _balanced(name: str, pool: Sequence[Example], num_folds: int, seed: int) -> 
     """
     members: dict[tuple, list[int]] = defaultdict(list)
     for index, clip in enumerate(pool):
-        members[_unit(clip)].append(index)
+        members[unit(clip)].append(index)
     groups = list(members.values())
     if len(groups) < num_folds:
         raise DatasetError(
@@ -168,13 +167,6 @@ def _balanced(name: str, pool: Sequence[Example], num_folds: int, seed: int) -> 
         for index in groups[number]:
             fold_of[index] = fold
     return fold_of
-
-
-def _unit(clip: Example) -> tuple[str, str]:
-    """What must not be on two sides: its group, or else its file, of which there may be other pieces."""
-    if clip.group is not None:
-        return "group", clip.group
-    return "file", os.path.abspath(clip.audio) if isinstance(clip.audio, str) else clip.audio.identity
 
 
 def _notes(

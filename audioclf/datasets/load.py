@@ -88,8 +88,8 @@ def load_dataset(
         ConfigError: for an option that this kind of data has no use for.
 
     Example:
-        >>> splits = load_dataset("demo")  # doctest: +SKIP
-        >>> len(splits.train), len(splits.valid), splits.labels[:2]  # doctest: +SKIP
+        >>> splits = load_dataset("clips.csv", group_column="speaker")
+        >>> len(splits.train), len(splits.valid), splits.labels[:2]
     """
     options = {
         "protocol": protocol, "root": root, "fold": fold, "label_column": label_column, "group_column": group_column,

@@ -1,5 +1,6 @@
 """Dividing clips: whole groups only, each class in proportion, seeded."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from .base import AudioSplits, Example
 
 
 def cut_valid(splits: AudioSplits, fraction: float, seed: int) -> AudioSplits:
-    """Moves a share of train to valid: seeded, each class in proportion, no group on both sides.
+    """Moves a share of train to valid: seeded, each class in proportion, no group and no file on both sides.
 
     Without groups every class of two or more clips gives at least one, and keeps one. With groups the shares are as
     near to the fraction as whole groups allow; where every group is larger, one is held out.
@@ -38,7 +39,7 @@ def _choose(examples: Sequence[Example], fraction: float, rng: np.random.Generat
     """Indices of about `fraction` of the examples, stratified by label, whole groups only."""
     members: dict[Any, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
-        members[example.group if example.group is not None else index].append(index)
+        members[unit(example)].append(index)
     totals = Counter(label for example in examples for label in strata(example))
     target = {label: max(1, round(count * fraction)) if count > 1 else 0 for label, count in totals.items()}
     target = {label: min(number, totals[label] - 1) for label, number in target.items()}
@@ -64,6 +65,13 @@ def _choose(examples: Sequence[Example], fraction: float, rng: np.random.Generat
         if change(counts[best]) < float("inf"):
             chosen = [best]
     return {index for number in chosen for index in groups[number]}
+
+
+def unit(example: Example) -> tuple[str, str]:
+    """What must not be on two sides: its group, or else its file, of which there may be other pieces."""
+    if example.group is not None:
+        return "group", example.group
+    return "file", os.path.abspath(example.audio) if isinstance(example.audio, str) else example.audio.identity
 
 
 def strata(example: Example) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class AudioClassifier(nn.Module):
     Args:
         backbone: The encoder; its `config` also holds `num_labels`, `id2label` and `label2id`.
         head: A module `(frames, mask) -> logits`, see `audioclf.models.heads`.
-        head_name: `mean`, `attention`, or the qualified name of the user's own builder.
+        head_name: One of `HEADS`, or the qualified name of the user's own builder.
 
     Attributes:
         frontend: Form of the convolutions: `auto`, `fast` or `reference`, which give equal results; see `place`.
@@ -137,7 +137,7 @@ def build_classifier(
 
     Args:
         model: Hub id, folder, config.json or transformers config, as `TrainConfig.model`.
-        head: `mean`, `attention` or a callable `config -> nn.Module`.
+        head: One of `HEADS` or a callable `config -> nn.Module`.
         labels: Class names; their order gives the ids.
         multi_label: Whether a clip may have several of them, or none.
         dropout: Rate within the encoder, as in `TrainConfig`.

@@ -71,7 +71,7 @@ def register() -> None:
     Example:
         >>> import audioclf, transformers
         >>> audioclf.register()
-        >>> pipe = transformers.pipeline("audio-classification", model="run/best")  # doctest: +SKIP
+        >>> pipe = transformers.pipeline("audio-classification", model="runs/first/best")
     """
     AutoConfig.register("audioclf", AudioclfConfig, exist_ok=True)
     AutoModelForAudioClassification.register(AudioclfConfig, AudioclfForAudioClassification, exist_ok=True)
