@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import hashlib
 import importlib
 import inspect
 import re
@@ -34,7 +35,7 @@ def blocks(page: Path) -> list[str]:
 
 PAGES = {
     str(page.relative_to(ROOT)): blocks(page)
-    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for page in sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("README*.md")])
     if page.name not in ELSEWHERE and "generated" not in page.parts and blocks(page)
 }
 
@@ -124,6 +125,15 @@ def test_page(page, guide):
     names: dict = {}
     for block in PAGES[page]:
         exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs" / "ko").glob("*.md")))
+def test_korean_is_as_new_as_english(page):
+    """Its first line names the English page, and what that was when the Korean one was last brought up to it."""
+    first = (ROOT / "docs" / "ko" / page).read_text(encoding="utf-8").splitlines()[0]
+    english, then = re.fullmatch(r"% of: (\S+) sha256:([0-9a-f]{16})", first).groups()
+    now = hashlib.sha256((ROOT / english).read_bytes()).hexdigest()[:16]
+    assert then == now, f"{english} has changed: bring docs/ko/{page} up to it, and its first line to sha256:{now}"
 
 
 def docstrings() -> dict[str, list[str]]:
