@@ -25,8 +25,8 @@ from .foldstats import CrossValidation, FoldRun, cross_validation_table, summari
 from .interrupt import Interrupt
 from .models.loading import load_config, resolve
 from .objective import choose_metric
+from .output_folder import output_folder
 from .progress import printable
-from .run import output_folder
 from .runtime import choose_device
 from .training import finished_result, train
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import SequenceFeatureExtractor
@@ -23,7 +21,6 @@ from .clips import DecodedSplits, check_classes, targets
 from .config import TrainConfig
 from .datasets.base import AudioSplits
 from .distributed import barrier, gathered, is_first_process, summed
-from .errors import ConfigError
 from .evaluation import Evaluation
 from .loaders import make_loaders
 from .metrics import is_better
@@ -31,17 +28,9 @@ from .models.classifier import AudioClassifier, freeze, place
 from .models.losses import Loss
 from .objective import build_losses, choose_metric
 from .optimizer import build_optimizer
-from .predictions import PREDICTIONS_FILE
+from .output_folder import clear, unusable
 from .progress import Reporter
-from .report_page import REPORT_FILE
 from .runtime import choose_precision
-
-RUN_FILES = ("best", "last", "tensorboard", "config.json", PREDICTIONS_FILE, REPORT_FILE, "history.jsonl")
-"""What a run leaves in its output folder, and what `overwrite` deletes there.
-
-By the last one a folder is known as a run's: it is the first to be written and the last to go.
-"""
-LOCK_FILE = ".lock"
 
 
 @dataclass
@@ -212,12 +201,12 @@ def set_up(
     barrier()  # everything is read that may be replaced now
     try:
         if earlier is None and is_first_process():
-            _clear(output_dir)
+            clear(output_dir)
         reporter = Reporter(output_dir, splits.labels, metric, num_steps, config.progress, *(earlier or ()))
         if is_first_process():
             checkpoint.write_file(output_dir / "config.json", export.to_json(config.to_dict()))
     except OSError as error:
-        raise _unusable(config, error) from error
+        raise unusable(config, error) from error
     return Run(
         config=config,
         device=device,
@@ -253,15 +242,6 @@ def _train_labels(config: TrainConfig, splits: AudioSplits, decoded: DecodedSpli
     return labels
 
 
-def _clear(output_dir: Path) -> None:
-    """Deletes an earlier run: only once nothing can be refused any more."""
-    for name in RUN_FILES:
-        path = output_dir / name
-        for folder in checkpoint.generations(path):
-            shutil.rmtree(folder)
-        path.unlink(missing_ok=True)
-
-
 def _metadata(
     config: TrainConfig, splits: AudioSplits, decoded: DecodedSplits, precision: str, sampling_rate: int
 ) -> dict[str, Any]:
@@ -293,53 +273,3 @@ def fingerprint(config: TrainConfig, splits: AudioSplits) -> str:
     if splits.stream is not None:
         digest.update(f"{splits.stream.name}|{splits.stream.num_shards}".encode())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def output_folder(config: TrainConfig, known_by: str = RUN_FILES[-1], what: str = "run") -> Iterator[Path]:
-    """The run's folder, made if need be and locked. An earlier run in it stays until the new one is ready to begin.
-
-    In a job the first process does all that; the others wait for it.
-
-    Args:
-        config: Names the folder, and says what may be in it.
-        known_by: The file by which an earlier run is known.
-        what: What to call one.
-
-    Raises:
-        ConfigError: when it is in use or cannot be made.
-    """
-    folder = Path(config.output_dir).expanduser()
-    if not is_first_process():
-        barrier()
-        yield folder
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(
-            f"output_dir={config.output_dir!r} is being written by another {what}: wait for it, or name another folder."
-        ) from None
-    except OSError as error:
-        raise _unusable(config, error) from error
-    try:
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-        if names and not (config.overwrite or config.resume):
-            raise ConfigError(
-                f"output_dir={config.output_dir!r} is not empty: name another folder, set resume=True to go on with "
-                f"the {what} in it, or overwrite=True to replace it."
-            )
-        if names and known_by not in names:
-            raise ConfigError(
-                f"output_dir={config.output_dir!r} holds no earlier {what}, but something else: name another folder."
-            )
-        barrier()
-        yield folder
-    finally:
-        lock.release()
-
-
-def _unusable(config: TrainConfig, error: OSError) -> ConfigError:
-    return ConfigError(f"output_dir={config.output_dir!r} cannot be used ({error.strerror or error}).")

@@ -30,10 +30,11 @@ from .models.backbone import lengths_heard
 from .models.classifier import build_classifier
 from .models.loading import encoder_config, load_config, load_feature_extractor, resolve
 from .models.lora import add_lora
+from .output_folder import output_folder
 from .predictions import PREDICTIONS_FILE, write_predictions
 from .progress import board_errors_told_once, calibration_line, results_table
 from .reporting import card_run, push_run, report_run
-from .run import Run, output_folder, set_up
+from .run import Run, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
 from .step import agree, backward, check_finite, readable, set_learning_rate, update
 

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from conftest import tiny_config
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 import audioclf
-from audioclf import CheckpointError, ConfigError
+from audioclf import CheckpointError, ConfigError, export
 from audioclf.card import licensed, public_metadata, without_local_paths, write_card
 from audioclf.cli import main
 
@@ -217,3 +218,14 @@ class TestPush:
         assert "license: mit" in text
         assert f"| accuracy | {run.best_metrics['accuracy']:.3f} [" in text
         assert not (tmp_path / "mine" / "README.md").exists()
+
+
+def test_a_checkpoint_whose_metadata_nobody_can_look_up(monkeypatch):
+    """Without the network, of a model that only transformers has fetched."""
+
+    def offline(*_names):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(export, "hf_hub_download", offline)
+    with pytest.warns(UserWarning, match="without the hub it cannot be told whether it has an audioclf.json"):
+        assert export.read_metadata("user/model") == {}

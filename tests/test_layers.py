@@ -79,6 +79,7 @@ LAYERS = [
         "reporting",
         "run",
         "resume",
+        "output_folder",
         "step",
         "finish",
         "training",

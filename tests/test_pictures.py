@@ -1,5 +1,8 @@
 """What is in a sound is where one looks for it in its picture."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -66,3 +69,9 @@ class TestWaveform:
         assert image.dtype == np.uint8
         assert image.shape == (96, max(1, min(600, len(waveform))), 4)
         assert (image[..., 3] > 0).any(axis=0).all()
+
+
+def test_training_does_without_torchaudio():
+    """Which refuses to be imported beside a torch of another build."""
+    code = "import sys; sys.modules['torchaudio'] = None; import audioclf; audioclf.train"
+    subprocess.run([sys.executable, "-c", code], check=True)
