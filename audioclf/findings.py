@@ -103,8 +103,11 @@ def of_table(splits: AudioSplits, min_clips: int = MIN_CLIPS, made_up_for: bool 
         min_clips: Clips that each class should have in train.
         made_up_for: Whether weights or the sampling make up for unequal classes, which then are no finding.
     """
-    unequal = [] if made_up_for else _imbalance(splits)
-    return [*_spellings(splits), *_typos(splits), *_missing(splits), *_rare(splits, min_clips), *unequal]
+    counts = class_counts(splits)
+    totals = sum(counts.values(), Counter())
+    unequal = [] if made_up_for else _imbalance(splits, counts.get("train", Counter()))
+    found = [*_spellings(splits, totals), *_typos(splits, totals), *_missing(splits, counts)]
+    return [*found, *_rare(splits, counts, min_clips), *unequal]
 
 
 def of_groups(splits: AudioSplits) -> list[Finding]:
@@ -126,9 +129,8 @@ def of_groups(splits: AudioSplits) -> list[Finding]:
     ]
 
 
-def _spellings(splits: AudioSplits) -> list[Finding]:
+def _spellings(splits: AudioSplits, totals: Counter[str]) -> list[Finding]:
     """Labels that differ in case, spaces, punctuation between words, or the form of their characters."""
-    totals = sum(class_counts(splits).values(), Counter())
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in sorted(splits.labels, key=lambda label: -totals[label]):
         spellings[_normalised(label)].append(label)
@@ -146,9 +148,8 @@ def _spellings(splits: AudioSplits) -> list[Finding]:
     ]
 
 
-def _typos(splits: AudioSplits) -> list[Finding]:
+def _typos(splits: AudioSplits, totals: Counter[str]) -> list[Finding]:
     """A rare label that is a frequent one but for one letter."""
-    totals = sum(class_counts(splits).values(), Counter())
     found = []
     for pair in combinations(splits.labels, 2):
         rare, frequent = sorted(pair, key=lambda label: totals[label])
@@ -167,10 +168,10 @@ def _typos(splits: AudioSplits) -> list[Finding]:
     return found
 
 
-def _missing(splits: AudioSplits) -> list[Finding]:
+def _missing(splits: AudioSplits, counts: dict[str, Counter[str]]) -> list[Finding]:
     found = []
-    for part, counts in class_counts(splits).items():
-        missing = [label for label in splits.labels if not counts[label]]
+    for part, of_part in counts.items():
+        missing = [label for label in splits.labels if not of_part[label]]
         if not missing:
             continue
         message = f"{part} has no clip of {len(missing)} class(es): {named(missing)}."
@@ -182,11 +183,11 @@ def _missing(splits: AudioSplits) -> list[Finding]:
     return found
 
 
-def _rare(splits: AudioSplits, min_clips: int) -> list[Finding]:
+def _rare(splits: AudioSplits, counts: dict[str, Counter[str]], min_clips: int) -> list[Finding]:
     found = []
-    for part, counts in class_counts(splits).items():
+    for part, of_part in counts.items():
         least = min_clips if part == "train" else MIN_HELD_OUT_CLIPS
-        rare = [label for label in splits.labels if 0 < counts[label] < least]
+        rare = [label for label in splits.labels if 0 < of_part[label] < least]
         if not rare:
             continue
         if part == "train":
@@ -199,8 +200,7 @@ def _rare(splits: AudioSplits, min_clips: int) -> list[Finding]:
     return found
 
 
-def _imbalance(splits: AudioSplits) -> list[Finding]:
-    counts = class_counts(splits).get("train", Counter())
+def _imbalance(splits: AudioSplits, counts: Counter[str]) -> list[Finding]:
     present = {label: count for label, count in counts.items() if count}
     if not present:
         return []
