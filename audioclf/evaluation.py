@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ def forward_backing_off(
     def attempt(limit: int | None) -> Tensor:
         logits = []
         for piece in split(batch, limit):
-            with named(named_by(names, piece["index"])):
+            with named(piece, partial(named_by, names)):
                 logits.append(forward(model, piece, device, precision))
         return torch.cat(logits)
 

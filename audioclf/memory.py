@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -70,8 +70,8 @@ def backing_off(attempt: Callable[[int | None], T], max_clips: int | None, num_c
 
 
 @contextlib.contextmanager
-def named(names: Sequence[str]) -> Iterator[None]:
-    """Inside, where clips of these names are computed, a single one for which memory does not do is told by its name.
+def named(piece: dict[str, Any], names_of: Callable[[dict[str, Any]], Sequence[str]]) -> Iterator[None]:
+    """Inside, where a piece of a batch is computed, a single clip for which memory does not do is told by its name.
 
     Raises:
         ResourceError: naming it.
@@ -79,17 +79,17 @@ def named(names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if len(names) > 1 or not is_out_of_memory(error):
+        if len(piece["labels"]) > 1 or not is_out_of_memory(error):
             raise
         raise ResourceError(
-            f"Memory does not do even for one clip, {names[0]}: cut long clips by max_seconds, "
+            f"Memory does not do even for one clip, {names_of(piece)[0]}: cut long clips by max_seconds, "
             f"freeze a part of the encoder, or take a smaller model ({str(error).splitlines()[0]})."
         ) from error
 
 
-def named_by(names: Sequence[str], index: Tensor) -> list[str]:
-    """The names of a batch's clips, whose places among all are `index` (B,)."""
-    return [names[place] for place in index.tolist()]
+def named_by(names: Sequence[str], batch: dict[str, Any]) -> list[str]:
+    """The names of a batch's clips, whose places among all are its `index` (B,)."""
+    return [names[place] for place in batch["index"].tolist()]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ so a step is that of one big batch whatever the size of its last, shorter micro-
 a micro-batch is computed in when memory is short.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -81,7 +82,7 @@ def _accumulate(run: Run, window: list[dict[str, Tensor]], total_weight: Tensor,
     for batch in window:
         share = torch.zeros((), device=run.device)
         for piece in split(batch, max_clips):
-            with named(_names(run, piece)):
+            with named(piece, functools.partial(_names, run)):
                 targets = piece["labels"].to(run.device, non_blocking=True)
                 losses = clip_losses(run.train_loss, forward(run.model, piece, run.device, run.precision), targets)
                 part = (losses * _clip_weights(run, targets)).sum() / total_weight
@@ -93,7 +94,7 @@ def _accumulate(run: Run, window: list[dict[str, Tensor]], total_weight: Tensor,
 
 def _names(run: Run, batch: dict[str, Any]) -> list[str]:
     """What to call the clips of a batch, which those of a stream bring along."""
-    return batch["names"] if "names" in batch else named_by(run.loaders["train"].dataset.names, batch["index"])
+    return batch["names"] if "names" in batch else named_by(run.loaders["train"].dataset.names, batch)
 
 
 def readable(run: Run, window: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from . import audio
+from .allocator import trim
 from .augment import Augmentation
 from .clips import AUTO_BAD_SHARE, NUM_NAMED, decode_example, listing
 from .collate import Collator
@@ -112,6 +113,7 @@ class StreamOrder:
         reader.restore(position["reader"])
         with ThreadPoolExecutor(HEADER_THREADS, thread_name_prefix="headers") as pool:
             while True:
+                trim()  # of the block before, whose clips are of sizes that leave holes
                 begun = reader.state()
                 windows = self._cut(self._block(reader), pool, done)
                 while windows:  # each is let go of as soon as it is given away

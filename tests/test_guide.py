@@ -24,6 +24,7 @@ from audioclf.datasets.load import CORPORA
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = {"augmentation.md", "extending.md", "inspect.md", "scaling.md", "scores.md"}
 """Pages with data of their own: test_docs."""
+MANY_RUNS = ("docs/evaluation.md", "docs/recipes.md")
 SMALL = ("model", "num_epochs", "batch_size", "device", "precision", "num_workers", "progress", "cache_dir")
 """Options of the guide that a test cannot afford."""
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -120,7 +121,7 @@ def guide(world, quick, tmp_path, monkeypatch) -> Path:
     return here
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page in MANY_RUNS)) for page in PAGES])
 def test_page(page, guide):
     names: dict = {}
     for block in PAGES[page]:
