@@ -428,6 +428,13 @@ class TestRefused:
         with pytest.raises(DatasetError, match=r"leave its audio as it is before any other step: dataset\.cast_column"):
             RowReader(stream, 0).read(1)
 
+    @pytest.mark.parametrize("step", ["skip", "take", "shuffle"])
+    def test_steps_that_shards_do_not_allow(self, step, folder, quick, valid_table, tmp_path):
+        data = parquet(folder).cast_column("audio", datasets.Audio(decode=False))
+        data = data.shuffle(seed=1, buffer_size=10) if step == "shuffle" else getattr(data, step)(10)
+        with pytest.raises(DatasetError, match=rf"shard by shard, which {step}\(\) does not allow"):
+            audioclf.train(data.filter(lambda row: True), valid_table, **{**quick, "output_dir": str(tmp_path / "out")})
+
     def test_no_clips(self, folder):
         data = parquet(folder).cast_column("audio", datasets.Audio(decode=False)).filter(lambda row: False)
         stream = audioclf.load_dataset(data).stream

@@ -132,6 +132,8 @@ def load_with_valid(
         ConfigError: when there would be two valid parts.
     """
     splits = load_dataset(data, cache_dir=cache_dir)
+    if splits.stream is not None:
+        rows.refuse_what_shards_change(splits.stream)
     if valid is not None:
         if splits.valid:
             raise ConfigError(

@@ -117,6 +117,33 @@ def row_stream(
     return RowStream(name, data, audio_column, label_column, multi_label, tuple(labels))
 
 
+def refuse_what_shards_change(stream: RowStream) -> None:
+    """Raises for a training stream that, read shard by shard or gone back to, would not be the clips it says.
+
+    `skip` and `take` mean other rows in a shard than in the whole, and a shuffled stream forgets what is in its buffer.
+
+    Raises:
+        DatasetError: naming the step.
+    """
+    steps = {
+        "SkipExamplesIterable": "skip",
+        "TakeExamplesIterable": "take",
+        "BufferShuffledExamplesIterable": "shuffle",
+    }
+    pending = [stream.data._ex_iterable]  # datasets has no public name for the steps that a stream is made of
+    while pending:
+        part = pending.pop()
+        step = steps.get(type(part).__name__)
+        if step == "shuffle" or (step and stream.num_shards > 1):
+            instead = (
+                "leave it out, as every pass is shuffled anyway" if step == "shuffle" else "divide it by its files"
+            )
+            raise DatasetError(
+                f"{stream.name}: a training stream is read shard by shard, which {step}() does not allow: {instead}."
+            )
+        pending += [*getattr(part, "ex_iterables", ()), *filter(None, [getattr(part, "ex_iterable", None)])]
+
+
 def kept(stream: RowStream, split: str, cache_dir: Path) -> Iterator[Example]:
     """The clips of a held-out part, which is read to its end; what is no file yet becomes one in the cache.
 
