@@ -55,7 +55,7 @@ class ArrayStore:
         """One clip's values, flat: a view of those on disk, of which nothing is read before it is used, or anew.
 
         Raises:
-            AudioError: for a clip that is not kept and can no longer be read, or is another one by now.
+            AudioError: for a clip that is not kept and can no longer be read, or has another length by now.
         """
         if self.lengths[index] == 0:
             raise IndexError(f"clip {index} holds nothing: {self.errors.get(index)}")

@@ -55,8 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
     except AudioclfError as error:
-        # Of the processes of a job all find the same fault, but for what befalls one alone.
-        if os.environ.get("RANK", "0") == "0" or isinstance(error, ResourceError):
+        # Of the processes of a job all find the same fault, but for what befalls one alone and says so.
+        rank = os.environ.get("RANK", "0")
+        if rank == "0" or isinstance(error, ResourceError) or str(error).startswith(f"Process {rank} of "):
             print(f"audioclf: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ AUTO_BAD_SHARE = 0.01
 """Share of unreadable clips that `bad_audio="auto"` sets aside; above it a run stops."""
 NUM_NAMED = 10
 """Clips named one by one in a message; the rest are counted."""
-MARGIN_SECONDS = 0.1
+MARGIN_SECONDS = 1.0
 """Sound decoded beyond where a clip is cut: more than the resampler looks ahead."""
 
 

@@ -17,7 +17,7 @@ from .checks import check_int
 from .config import TrainConfig
 from .datasets.folds import Folds, HowToFold, divide
 from .datasets.load import load_dataset
-from .datasets.split import cut_valid
+from .datasets.split import cut_valid, unit
 from .distributed import is_first_process, joined, on_first, one_a_machine_first
 from .errors import AudioclfError, CheckpointError, ConfigError, DatasetError
 from .export import to_json
@@ -156,9 +156,9 @@ def _check_cut(folds: Folds, config: TrainConfig) -> None:
     Raises:
         DatasetError: naming the fold.
     """
-    units = [index if clip.group is None else clip.group for index, clip in enumerate(folds.clips)]
+    units = [unit(clip) for clip in folds.clips]
     for name in folds.names:
-        num_groups = len({unit for unit, fold in zip(units, folds.fold_of, strict=True) if fold != name})
+        num_groups = len({own for own, fold in zip(units, folds.fold_of, strict=True) if fold != name})
         # Only where each group has all clips of a class is none free to leave; one class more: clips without labels.
         if num_groups > len(folds.labels) + 1:
             continue
@@ -167,8 +167,8 @@ def _check_cut(folds: Folds, config: TrainConfig) -> None:
             cut_valid(splits, config.valid_fraction, config.seed)
         except DatasetError as error:
             raise DatasetError(
-                f"{splits.name}: the {len(splits.train)} clips of the other folds, in {num_groups} group(s), cannot be "
-                "cut into train and valid: give more folds, another valid_fraction, or clips of more groups."
+                f"{splits.name}: the {len(splits.train)} clips of other folds, in {num_groups} group(s) or file(s), "
+                "cannot be cut into train and valid: give more folds, another valid_fraction, or clips of more groups."
             ) from error
 
 

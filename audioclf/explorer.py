@@ -6,7 +6,7 @@ import numpy as np
 from transformers import Wav2Vec2FeatureExtractor
 
 from .audio import load, num_samples
-from .datasets.base import AudioSplits, Example
+from .datasets.base import AudioSplits, Example, refuse_stream
 from .errors import AudioError
 from .levels import original
 from .pictures import spectrogram_image, waveform_image
@@ -36,6 +36,7 @@ def build_explorer(splits: AudioSplits, max_seconds: float = 30.0, seed: int = 0
         ConfigError: when Gradio is not installed.
     """
     gradio = import_gradio()
+    refuse_stream(splits, "explore")
     rng = np.random.default_rng(seed)
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
 

@@ -17,7 +17,7 @@ from .checks import check_int, check_number
 from .clips import stored
 from .config import TrainConfig
 from .copies import find_copies
-from .datasets.base import AudioSplits, Example, shared_group_note, shared_groups
+from .datasets.base import AudioSplits, Example, refuse_stream, shared_group_note, shared_groups
 from .datasets.load import load_dataset
 from .findings import SEVERITIES, Finding
 from .fingerprint import SAMPLING_RATE, landmarks
@@ -58,6 +58,7 @@ def inspect(
     check_number("max_seconds", max_seconds, above=0)
     check_int("min_clips", min_clips, minimum=0)
     splits = load_dataset(data, cache_dir=cache_dir)
+    refuse_stream(splits, "inspect")
     examples, store = stored(splits, sampling_rate=SAMPLING_RATE, cache_dir=cache_dir, progress=progress)
     part_of = {example: part for part, clips in splits.parts.items() for example in clips}
     parts = [part_of[example] for example in examples]

@@ -62,7 +62,7 @@ def complete(store: Growing, num_clips: int, title: str, progress: bool) -> list
         progress: Show one.
     """
     rows = read_journal(store.folder, store.dtype.itemsize)
-    _mend(store, rows)
+    _mend(store, rows, title, progress)
     if len(rows) == num_clips:
         return rows
     with store.arrays(range(len(rows), num_clips)) as arrays:
@@ -71,7 +71,7 @@ def complete(store: Growing, num_clips: int, title: str, progress: bool) -> list
     return read_journal(store.folder, store.dtype.itemsize)
 
 
-def _mend(store: Growing, rows: list[dict[str, Any]]) -> None:
+def _mend(store: Growing, rows: list[dict[str, Any]], title: str, progress: bool) -> None:
     """Adds the arrays of clips that failed once and can be read now, or for which there is room now.
 
     They go to the end of the values: another run may be reading those that are there.
@@ -84,23 +84,23 @@ def _mend(store: Growing, rows: list[dict[str, Any]]) -> None:
         elif not is_kept(row) and store.fits(room, row["length"]):
             wanted.append(index)
             room += row["length"]
-    mended = False
-    with store.arrays(wanted) as arrays, contextlib.ExitStack() as stack:
-        for index, array in zip(wanted, arrays, strict=True):
-            if isinstance(array, AudioError):
-                continue
-            if not mended:
-                _truncate(store.folder / "values.bin", end * store.dtype.itemsize)
-                values = stack.enter_context(open(store.folder / "values.bin", "ab"))
-            rows[index], mended = _row(store, end, array), True
-            end += _write(values, store, rows[index], array)
-        if mended:
+    if not wanted:
+        return
+    _truncate(store.folder / "values.bin", end * store.dtype.itemsize)
+    with store.arrays(wanted) as arrays, open(store.folder / "values.bin", "ab") as values:
+        bar = tqdm(arrays, total=len(wanted), desc=f"{title}, once more", unit="clip", disable=not progress)
+        try:
+            for index, array in zip(wanted, bar, strict=True):
+                if not isinstance(array, AudioError):
+                    row = _row(store, end, array)
+                    end += _write(values, store, row, array)
+                    rows[index] = row
+        finally:  # an interruption keeps what is computed
             values.flush()
             os.fsync(values.fileno())
-    if mended:
-        partial = store.folder / "journal.partial"
-        partial.write_bytes(b"".join(map(_journal_line, rows)))
-        partial.replace(store.folder / "journal.jsonl")
+            partial = store.folder / "journal.partial"
+            partial.write_bytes(b"".join(map(_journal_line, rows)))
+            partial.replace(store.folder / "journal.jsonl")
 
 
 def _end(rows: Iterable[dict[str, Any]]) -> int:

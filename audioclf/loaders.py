@@ -19,7 +19,7 @@ from .collate import Collator, make_collator
 from .config import TrainConfig
 from .datasets.base import AudioSplits
 from .distributed import num_ranks, one_a_machine_first, rank
-from .errors import ConfigError, ResourceError
+from .errors import AudioclfError, ConfigError, ResourceError
 from .features import FeatureClips, cache_features, collate_features
 from .interrupt import SIGNALS
 from .mixup import MixedClips
@@ -83,10 +83,22 @@ def prefetch(batches: Iterable[T]) -> Iterator[T]:
     """
     iterator = iter(batches)
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-        following = pool.submit(next, iterator, None)
+        following = pool.submit(_next, iterator)
         while (batch := following.result()) is not None:
-            following = pool.submit(next, iterator, None)
+            following = pool.submit(_next, iterator)
             yield batch
+
+
+def _next(iterator: Iterator[T]) -> T | None:
+    """The next batch; what a worker process raises is told in its own words, and in a job by which process."""
+    try:
+        return next(iterator, None)
+    except AudioclfError as error:
+        words = str(error)
+        if words.startswith("Caught "):  # torch puts the worker's whole traceback there
+            words = words.rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
+        where = f"Process {rank()} of {num_ranks()}: " if num_ranks() > 1 else ""
+        raise type(error)(where + words) from error
 
 
 def stop_workers(loaders: dict[str, DataLoader]) -> None:
@@ -174,7 +186,8 @@ def _stream_order(
     if splits.stream is None:
         make_reader = functools.partial(TableReader, splits.train, config.seed)
     else:
-        make_reader = functools.partial(RowReader, splits.stream, config.seed, rank(), num_ranks())
+        begun_with = window // config.gradient_accumulation_steps
+        make_reader = functools.partial(RowReader, splits.stream, config.seed, rank(), num_ranks(), begun_with)
     own = Share(window=config.gradient_accumulation_steps)
     share = Share(rank(), num_ranks(), window) if make_reader().is_shared else own
     return StreamOrder(

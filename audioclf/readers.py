@@ -80,18 +80,31 @@ class TableReader:
 
 
 class RowReader:
-    """Reads the shards of a stream in a random order, each by one of the processes, if there are as many shards.
+    """Reads the shards of a stream in a random order, each by one of the processes that a run began with.
 
-    A process that has fewer clips than another begins the next pass earlier.
+    A process that has fewer clips than another begins the next pass earlier. Where a run began alone, or with more
+    processes than there are shards, all read all of them and share the clips out.
 
     Args:
         stream: The stream.
         seed: Seed of the order of shards.
         rank, num_ranks: Which of the processes this is for.
+        begun_with: Processes that the run began with.
+
+    Raises:
+        ConfigError: when shards were dealt out to another number of processes.
     """
 
-    def __init__(self, stream: RowStream, seed: int, rank: int = 0, num_ranks: int = 1) -> None:
-        self.is_shared = stream.num_shards < num_ranks
+    def __init__(
+        self, stream: RowStream, seed: int, rank: int = 0, num_ranks: int = 1, begun_with: int | None = None
+    ) -> None:
+        begun_with = num_ranks if begun_with is None else begun_with
+        self.is_shared = begun_with == 1 or stream.num_shards < begun_with
+        if not self.is_shared and num_ranks != begun_with:
+            raise ConfigError(
+                f"{stream.name}: its shards were dealt out to {begun_with} processes, and a run on it goes on with as "
+                f"many: start {begun_with}, or a new run in another output_dir."
+            )
         self.stream, self.seed = stream, seed
         self._place, self._step = (0, 1) if self.is_shared else (rank, num_ranks)
         self.restore({"pass": 1, "shard": 0, "row": 0, "inner": None, "number": 0})
@@ -129,19 +142,10 @@ class RowReader:
         """As `Reader.state`; where the shard being read stands is its own `state_dict`."""
         inner = self._inner if self._rows is None else self._data.state_dict()
         counts = {"pass": self._pass, "shard": self._shard, "row": self._row, "number": self._number}
-        return {**counts, "inner": inner, "num_readers": self._step}
+        return {**counts, "inner": inner}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """As `Reader.restore`.
-
-        Raises:
-            ConfigError: when it was shared out among another number of processes.
-        """
-        if state.get("num_readers", self._step) != self._step:
-            raise ConfigError(
-                f"{self.stream.name}: its shards were dealt out to {state['num_readers']} process(es), and a run on it "
-                "goes on with as many: start that many, or a new run in another output_dir."
-            )
+        """As `Reader.restore`."""
         self._pass, self._shard, self._row = state["pass"], state["shard"], state["row"]
         self._number, self._inner = state["number"], state["inner"]
         self._rows: Iterator[Any] | None = None

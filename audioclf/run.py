@@ -47,7 +47,8 @@ class State:
             before that was seen.
         best: Its validation; None when there is none, or it is lost.
         max_clips: Clips computed at a time since memory ran out; None when it never did.
-        num_read, num_unreadable: Clips that came of a stream, and those of them that could not be read.
+        num_read: Clips that came of a stream, in all processes.
+        set_aside: Name and reason of each of them that could not be read.
     """
 
     step: int = 0
@@ -59,7 +60,7 @@ class State:
     best: Evaluation | None = None
     max_clips: int | None = None
     num_read: int = 0
-    num_unreadable: int = 0
+    set_aside: dict[str, str] = field(default_factory=dict)
 
     @property
     def last_epoch(self) -> int:
@@ -155,6 +156,8 @@ class Run:
         state = self.state
         where = {"epoch": state.last_epoch, "step": state.step}
         where |= {"windows": state.windows, "skipped_steps": state.skipped_steps}
+        data = self.metadata["data"]
+        where["data"] = {**data, "set_aside": {**data["set_aside"], **state.set_aside}}
         return {**self.metadata, **where, **({"metrics": None} if evaluation is None else described(evaluation))}
 
 

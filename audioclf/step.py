@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .distributed import gathered, largest, num_ranks, summed
-from .errors import AudioError, ResourceError, TrainingError
+from .errors import ResourceError, TrainingError
 from .evaluation import clip_losses, forward
 from .memory import backing_off, is_out_of_memory, named, named_by, split
 from .run import Run
@@ -97,24 +97,29 @@ def _names(run: Run, batch: dict[str, Any]) -> list[str]:
     return batch["names"] if "names" in batch else named_by(run.loaders["train"].dataset.names, batch)
 
 
-def readable(run: Run, window: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The batches of a window, of a stream those that have clips: what could not be read is told.
+def readable(run: Run, window: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The batches of a window, of a stream those that have clips; None where no process of the job has any.
+
+    What could not be read is told, and kept in `state`. For all processes.
 
     Raises:
         AudioError: for more unreadable clips than `bad_audio` allows.
     """
     if not run.streamed:
         return window
-    state, reasons = run.state, [reason for batch in window for reason in batch.pop("unreadable")]
-    state.num_read += len(reasons) + sum(len(batch["names"]) for batch in window)
-    state.num_unreadable += len(reasons)
-    judge(reasons, state.num_unreadable, state.num_read, run.config.bad_audio)
-    for reason in reasons:
-        run.reporter.say(f"set aside: {reason}")
-    found = [batch for batch in window if batch["names"]]
-    if reasons and not found:
-        raise AudioError(f"No clip of a step could be read: {' '.join(reasons)}")
-    return found
+    own = {name: reason for batch in window for name, reason in batch.pop("unreadable").items()}
+    num_readable = sum(len(batch["names"]) for batch in window)
+    num_readable, num_bad = summed(torch.tensor([num_readable, len(own)])).tolist()
+    state = run.state
+    state.num_read += num_readable + num_bad
+    if num_bad:
+        met = {name: reason for of_process in gathered(own) for name, reason in of_process.items()}
+        new = {name: reason for name, reason in met.items() if name not in state.set_aside}
+        state.set_aside |= new
+        judge(list(new.values()), len(state.set_aside), state.num_read, run.config.bad_audio)
+        for reason in new.values():
+            run.reporter.say(f"set aside: {reason}")
+    return [batch for batch in window if batch["names"]] if num_readable else None
 
 
 def _clip_weights(run: Run, labels: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ depends on seed, pass and the number of processes alone, not on workers, and any
 Shapes: T samples, C classes.
 """
 
-import contextlib
+import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,13 +70,21 @@ class StreamOrder:
         self.share = share
         self._begin = self._end = 0
         self._sizes: list[int] = []
+        self._begun: Iterator[Any] = iter(())
         self._positions = {0: {"reader": make_reader().state(), "window": 0}}
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Chooses the windows of the next iteration: an epoch's, from so many on, which must have been reached."""
+        """Chooses the windows of the next iteration: an epoch's, from so many on, which must have been reached.
+
+        The first block is read now: an error while a DataLoader is starting would leave its processes behind.
+        """
         self._begin, self._end = (epoch - 1) * self.windows_per_epoch + start, epoch * self.windows_per_epoch
         self._positions = {self._begin: self._positions[self._begin]}
         self._sizes = []
+        self._begun = iter(())
+        if self._begin < self._end:
+            windows = self._windows(self._positions[self._begin])
+            self._begun = itertools.chain([next(windows)], windows)
 
     def num_windows(self, _epoch: int) -> int:
         """Windows of that epoch."""
@@ -86,21 +95,15 @@ class StreamOrder:
         return self._positions[(epoch - 1) * self.windows_per_epoch + windows]
 
     def restore(self, epoch: int, windows: int, position: dict[str, Any]) -> None:
-        """Goes on where a `position` was taken.
-
-        Raises:
-            ConfigError: when that was with another number of processes, and these matter.
-        """
-        self.make_reader().restore(position["reader"])
+        """Goes on where a `position` was taken."""
         self._positions[(epoch - 1) * self.windows_per_epoch + windows] = position
 
     def __iter__(self) -> Iterator[list[StreamedClip]]:
-        windows = self._windows(self._positions[self._begin])
-        with contextlib.closing(windows):
-            for number in range(self._begin + 1, self._end + 1):
-                window, self._positions[number] = next(windows)
-                self._sizes.append(len(window))
-                yield from window
+        for number in range(self._begin + 1, self._end + 1):
+            window, self._positions[number] = next(self._begun)
+            self._sizes.append(len(window))
+            yield from window
+        self._begun = iter(())
 
     def window_sizes(self) -> Iterator[int]:
         """Batches of each window; to be asked for when the first batch of that window is there, or of one after it."""
@@ -164,12 +167,12 @@ class StreamClips:
     augmentation: Augmentation
 
     def __getitem__(self, clip: StreamedClip) -> dict[str, Any]:
-        """`waveform` (T,), `label` as in `Clips`, `index` and `name`; or only `error`, why it cannot be used."""
+        """`waveform` (T,), `label` as in `Clips`, `index` and `name`; or only `name` and `error`, why it is no use."""
         example, crop = clip.example, self.augmentation.random_crop
         try:
             waveform = decode_example(example, self.sampling_rate, None if crop else self.max_seconds)
         except AudioError as error:
-            return {"error": str(error)}
+            return {"name": example.name, "error": str(error)}
         longest = min(len(waveform), audio.num_samples(self.max_seconds, self.sampling_rate))
         waveform = self.augmentation(waveform, longest, clip.passed, clip.number)
         return {"waveform": waveform, "label": self._target(example), "index": clip.number, "name": example.name}
@@ -179,7 +182,7 @@ class StreamClips:
         begin, longest = example.start or 0.0, self.max_seconds
         seconds = example.end - begin if example.end is not None else None
         if seconds is None or seconds > 0:
-            whole = audio.seconds_told(example.audio if isinstance(example.audio, str) else example.audio.read())
+            whole = audio.seconds_told(_source(example))
             known = (seconds, None if whole is None else whole - begin, longest)
             longest = min(value for value in known if value is not None)
         return audio.num_samples(max(0.0, longest), self.sampling_rate)
@@ -203,10 +206,10 @@ class StreamCollator:
     collator: Collator
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Their batch, with their `names`, and the sentences on those that are `unreadable`."""
+        """Their batch, with their `names`, and of each that is `unreadable` its name and the sentence that says why."""
         readable = [item for item in items if "error" not in item]
         batch: dict[str, Tensor] = self.collator(readable) if readable else {}
-        unreadable = [item["error"] for item in items if "error" in item]
+        unreadable = {item["name"]: item["error"] for item in items if "error" in item}
         return {**batch, "names": [item["name"] for item in readable], "unreadable": unreadable}
 
 
@@ -214,7 +217,7 @@ def judge(reasons: Sequence[str], num_unreadable: int, num_read: int, bad_audio:
     """Raises for clips that cannot be read, where `bad_audio` does not let that pass.
 
     Args:
-        reasons: Why clips just read cannot be used.
+        reasons: Why clips just read, for the first time, cannot be used.
         num_unreadable, num_read: Of all so far, these among them.
         bad_audio: As `TrainConfig.bad_audio`; `auto` lets the first few pass, of whose share nothing is known yet.
 
@@ -229,10 +232,19 @@ def judge(reasons: Sequence[str], num_unreadable: int, num_read: int, bad_audio:
         )
 
 
+def _source(example: Example) -> Any:
+    """Its audio, not decoded yet; None where it cannot be read, which decoding will say."""
+    try:
+        return example.audio if isinstance(example.audio, str) else example.audio.read()
+    except OSError:
+        return None
+
+
 def _num_bytes(example: Example) -> int:
-    """Memory that its audio takes."""
-    if isinstance(example.audio, str):
-        return 0
-    value = example.audio.read()
-    content = value.get("bytes") if isinstance(value, Mapping) else value
-    return len(content) if isinstance(content, (bytes, bytearray)) else np.size(value.get("array", 0)) * 8
+    """Memory that its audio takes; none where that is in a file."""
+    value = _source(example)
+    if isinstance(value, Mapping):
+        value = value.get("array") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return len(value)
+    return 0 if value is None or isinstance(value, (str, os.PathLike)) else np.asarray(value).nbytes

@@ -215,6 +215,10 @@ def _epoch(run: Run, batches: Iterator[dict[str, Tensor]], interrupt: Interrupt)
     model.train()
     for window in windows(batches, order.window_sizes()):
         window = readable(run, window)
+        if window is None:
+            state.windows += 1
+            run.reporter.advance()
+            continue
         learning_rate = set_learning_rate(run)
         losses = backward(run, window)
         sum_gradients(model.parameters())

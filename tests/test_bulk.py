@@ -170,22 +170,24 @@ def test_processes_share_the_files(checkpoint, folder, expected, tmp_path):
     """Three die with one of them, two go on."""
     out = tmp_path / "out.jsonl"
 
+    def finished() -> list[list[str]]:
+        parts = [part.read_bytes().split(b"\n")[:-1] for part in tmp_path.glob("*/*.jsonl")]
+        return [[json.loads(line)["file"] for line in part] for part in parts]
+
     def launch(num_ranks: int) -> list[str]:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
         return [sys.executable, *torchrun, *predict(checkpoint, folder, "--batch-size", 1, "--output", out)[1:]]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(launch(3), env=environment, stderr=subprocess.PIPE, text=True)
-    while len(list(tmp_path.glob("*/*.jsonl"))) < 3 and process.poll() is None:
+    while len([part for part in finished() if part]) < 3 and process.poll() is None:
         time.sleep(0.01)
     psutil.Process(process.pid).children()[-1].kill()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert errors
     assert not out.exists()
-    earlier = {
-        json.loads(line)["file"] for part in tmp_path.glob("*/*.jsonl") for line in part.read_bytes().splitlines()
-    }
+    earlier = {file for part in finished() for file in part}
     assert 0 < len(earlier) < NUM_FILES
     done = subprocess.run(launch(2), env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0  # a broken file is no broken process

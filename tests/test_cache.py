@@ -479,6 +479,16 @@ class TestLimit:
         assert_right(store)
         assert store.num_bytes <= 0.4 * total
 
+    def test_mending_that_is_interrupted(self, tmp_path):
+        """Keeps what it has come to, and the rest is computed next time."""
+        self.limited(tmp_path, Decoder(), 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path, Decoder(stop_at=20))
+        decode = Decoder()
+        assert_right(build(tmp_path, decode))
+        assert 20 in decode.calls
+        assert len(decode.calls) < NUM_CLIPS - 10
+
     def test_a_clip_that_has_changed(self, tmp_path):
         store, _ = self.limited(tmp_path, Decoder(), 0.0)
         object.__setattr__(store, "compute", lambda index: np.zeros(3, np.float32))

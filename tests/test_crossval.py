@@ -449,7 +449,7 @@ class TestData:
 
     def test_too_few_groups_to_cut_a_valid_part(self, options, tmp_path):
         data = write_clips(tmp_path, group=lambda n: f"s{n // 18}")
-        sentence = r"clips.csv, fold 1: the 18 clips of the other folds, in 1 group\(s\), cannot be cut into train and "
+        sentence = r"clips.csv, fold 1: the 18 clips of other folds, in 1 group\(s\) or file\(s\), cannot be cut "
         with pytest.raises(DatasetError, match=sentence):
             cross_validate(data, 2, **{**options, "output_dir": tmp_path / "out"})
 

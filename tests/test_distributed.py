@@ -238,7 +238,7 @@ class TestTrouble:
         assert (
             launch(1, [{**killed, "options": {**killed["options"], "num_epochs": 3}}], folder, "fewer").returncode != 1
         )
-        assert "its shards were dealt out to 2 process(es)" in told(folder, "fewer")[0]["error"]
+        assert "its shards were dealt out to 2 processes" in told(folder, "fewer")[0]["error"]
 
     @pytest.mark.slow
     def test_a_signal_to_one_stops_both_at_one_step(self, whole, folder):

@@ -214,6 +214,10 @@ REFUSED = {
         lambda: DatasetDict(train=dataset(["a", "b"]), holdout=dataset(["a"], 5)),
         ": 'holdout' is no split; use train, valid (or val, validation, dev) or test.",
     ),
+    "ids beyond the names": (
+        lambda: Dataset(dataset([0, 2]).data, info=dataset([0, 1], names=["x", "y"]).info),
+        ", row 1: has the label id 2, but there are 2 names of classes.",
+    ),
     "one class": (lambda: dataset(["a", "a"]), ": has one class only ('a'); a classifier needs two or more."),
     "no rows": (lambda: dataset([0, 1], names=["x", "y"]).select([]), ": holds no clips."),
 }

@@ -172,7 +172,7 @@ def test_few_speakers(num_speakers):
     [
         (
             data({"a": 30, "b": 30}, lambda label, number: "one"),
-            r"mine: 60 training clips in 1 group\(s\) cannot be cut into 90% train and 10% valid; give a valid part",
+            r"mine: 60 training clips in 1 group\(s\) or file\(s\) cannot be cut into 90% train and 10% valid; give",
         ),
         (data({"a": 1, "b": 1}), r"mine: 2 training clips .*cannot be cut into 90% train and 10% valid"),
     ],

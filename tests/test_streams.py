@@ -3,12 +3,17 @@
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+import torch
 from conftest import TONES, random_cases, tiny_config, waveform_collator, write_tone
 from faults.harness import everything
 from test_resume import cut_after
@@ -17,7 +22,7 @@ import audioclf
 from audioclf import AudioError, ConfigError, DatasetError, Example
 from audioclf.augment import Augmentation
 from audioclf.clips import decode
-from audioclf.datasets.rows import row_stream
+from audioclf.datasets.rows import kept, row_stream
 from audioclf.loaders import _loader
 from audioclf.readers import RowReader, TableReader
 from audioclf.sampling import Share
@@ -252,7 +257,8 @@ def test_what_cannot_be_read_is_left_out_of_its_batch(folder):
     batch = collate([clips[bad], clips[good]])
     assert batch["names"] == [good.example.name]
     assert batch["input_values"].shape[0] == 1
-    assert batch["unreadable"] == [f"{str(folder / 'gone.wav')!r}: no such file."]
+    gone = str(folder / "gone.wav")
+    assert batch["unreadable"] == {gone: f"{gone!r}: no such file."}
     assert collate([clips[bad]])["names"] == []
 
 
@@ -357,8 +363,69 @@ class TestTraining:
         options = {**quick, "steps_per_epoch": 9, "num_epochs": 1, "progress": True}
         audioclf.train(splits, output_dir=str(tmp_path / "out"), **options)
         assert f"set aside: {str(tmp_path / 'gone.wav')!r}: no such file." in capsys.readouterr().out
+        told = json.loads((tmp_path / "out" / "best" / "audioclf.json").read_text())["data"]["set_aside"]
+        assert told == {str(tmp_path / "gone.wav"): f"{str(tmp_path / 'gone.wav')!r}: no such file."}
         with pytest.raises(AudioError, match=r"1 of \d+ clips so far cannot be used.*\n.*gone\.wav"):
             audioclf.train(splits, output_dir=str(tmp_path / "strict"), bad_audio="error", **options)
+
+    @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+    def test_a_step_without_any_readable_clip_is_left_out(self, precision, folder, quick, tmp_path):
+        splits, _ = data_of("table", folder)
+        train = [*splits.train[:6], Example(str(tmp_path / "gone.wav"), "low")]
+        splits = audioclf.datasets.base.make_splits([*train, *splits.valid], name="table")
+        options = {**quick, "batch_size": 1, "num_epochs": 2, "steps_per_epoch": 7, "bad_audio": "skip"}
+        result = audioclf.train(splits, output_dir=str(tmp_path / "out"), **{**options, "precision": precision})
+        assert result.history[-1]["event"] == "end"
+        assert [row["step"] for row in result.history if row["event"] == "epoch"] == [6, 12]
+
+    def test_an_error_before_the_first_batch_does_not_hang(self, folder, tmp_path):
+        """With workers started and nobody to end them, a script waited for them for ever."""
+        (tmp_path / "model.json").write_text(tiny_config().to_json_string())
+        code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import audioclf, datasets
+from test_streams import Path, parquet
+data = parquet(Path({str(folder)!r})).cast_column("label", datasets.Value("int64"))
+valid = audioclf.load_dataset({str(folder / "two.csv")!r})
+audioclf.train(audioclf.load_dataset(data, labels=["0", "1"]), valid, model={str(tmp_path / "model.json")!r},
+    device="cpu", num_workers=1, steps_per_epoch=3, output_dir={str(tmp_path / "out")!r}, cache_dir={str(tmp_path)!r})
+"""
+        lines = [f"{folder / 'clips' / f'{n}.wav'},{n % 2}" for n in range(34, 40)]
+        (folder / "two.csv").write_text("\n".join(["path,label", *lines]))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        assert "has the label '2', which is not among labels" in done.stderr
+
+    def test_held_out_clips_are_kept_by_several_at_a_time(self, folder, tmp_path):
+        streams = [row_stream(one_shard(folder), "x", None, None, list(TONES)) for _ in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda stream: [clip.audio for clip in kept(stream, "valid", tmp_path)], streams))
+        assert all(paths == found[0] for paths in found)
+        assert {path.name for path in (tmp_path / "rows").iterdir()} == {Path(path).name for path in found[0]}
+
+    def test_a_file_that_goes_is_told_by_a_worker_in_its_own_words(self, folder, quick, tmp_path):
+        """Beyond the limit of the cache it is read again."""
+        paths = [shutil.copy(clip.audio, tmp_path) for clip in table(folder)[:8]]
+        clips = [Example(path, list(TONES)[number % 3]) for number, path in enumerate(paths)]
+        splits, _ = data_of("table", folder)
+        splits = audioclf.datasets.base.make_splits([*clips, *splits.valid], name="x")
+        options = {**quick, "max_cache_gb": 0, "cache_dir": str(tmp_path / "cache"), "num_epochs": 1, "num_workers": 1}
+        audioclf.train(splits, output_dir=str(tmp_path / "first"), **options)
+        with pytest.raises(AudioError, match=f"^{re.escape(repr(str(paths[3])))}: no such file.$"):
+            audioclf.train(
+                splits,
+                output_dir=str(tmp_path / "second"),
+                loss=lambda config: unlinking(paths[3]),
+                **{**options, "num_epochs": 9},
+            )
+
+
+def unlinking(path: str):
+    def loss(logits, labels):
+        Path(path).unlink(missing_ok=True)
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    return loss
 
 
 class TestRefused:
@@ -395,9 +462,19 @@ class TestRefused:
             audioclf.train(parquet(folder), valid_table, **options)
 
     def test_another_number_of_processes(self, folder):
-        position = order_of("parquet", folder, 0, 2).position(1, 0)
-        with pytest.raises(ConfigError, match="its shards were dealt out to 2 process"):
-            order_of("parquet", folder).restore(1, 0, position)
+        stream = row_stream(parquet(folder), "x", None, None, list(TONES))
+        for num_ranks in (1, 3):
+            with pytest.raises(ConfigError, match="its shards were dealt out to 2 processes, and a run on it goes on"):
+                RowReader(stream, 0, 0, num_ranks, begun_with=2)
+
+    @pytest.mark.parametrize("begun_with", [1, 7])
+    def test_where_all_read_all_any_number_goes_on(self, begun_with, folder):
+        """Five shards: the effective batch, and which clips come together, are those of the beginning."""
+        stream = row_stream(parquet(folder), "x", None, None, list(TONES))
+        readers = [RowReader(stream, 0, rank, ranks, begun_with) for ranks in (1, 2, 7) for rank in range(ranks)]
+        assert all(reader.is_shared for reader in readers)
+        reads = [[(clip.example.name, clip.number) for clip in reader.read(40)] for reader in readers]
+        assert all(read == reads[0] for read in reads)
 
     def test_classes(self, folder):
         plain = parquet(folder).cast_column("label", datasets.Value("int64"))
@@ -406,6 +483,34 @@ class TestRefused:
         stream = audioclf.load_dataset(plain, labels=["0", "1"]).stream
         with pytest.raises(DatasetError, match="has the label '2', which is not among labels"):
             RowReader(stream, 0).read(34)
+
+    def test_what_needs_all_clips(self, folder, tmp_path):
+        splits = audioclf.load_dataset(parquet(folder))
+        for call in (audioclf.inspect, audioclf.to_datasets, audioclf.build_explorer, audioclf.cross_validate):
+            options = {"output_dir": str(tmp_path / "out")} if call is audioclf.cross_validate else {}
+            with pytest.raises(DatasetError, match="needs all clips at hand, and the training clips are a stream"):
+                call(splits, **options)
+
+    def test_labels_of_two_kinds(self, folder, quick, valid_table, tmp_path):
+        data = audioclf.load_dataset(parquet(folder), multi_label=True)
+        with pytest.raises(
+            DatasetError, match="the stream has any number of labels a clip, and the clips given as valid="
+        ):
+            audioclf.train(data, valid_table, steps_per_epoch=2, **{**quick, "output_dir": str(tmp_path / "out")})
+
+    def test_odd_rows(self, folder, tmp_path):
+        raw = datasets.Dataset.from_dict({"audio": [{"bytes": None, "path": None}], "label": ["a"]})
+        data = raw.cast_column("audio", datasets.Audio()).to_iterable_dataset()
+        stream = row_stream(data, "x", None, None, ["a", "b"])
+        with pytest.raises(DatasetError, match="x, valid, row 0: has no audio; filter such rows out"):
+            list(kept(stream, "valid", tmp_path))
+        (tmp_path / "rows").touch()
+        with pytest.raises(DatasetError, match=r"The cache of held-out clips in .* cannot be written"):
+            list(kept(row_stream(one_shard(folder), "x", None, None, None), "valid", tmp_path))
+
+    def test_formats_of_other_libraries(self, folder):
+        stream = row_stream(parquet(folder).with_format("numpy"), "x", None, None, None)
+        assert len(RowReader(stream, 0).read(34)) == 34
 
     def test_columns(self, folder):
         made = datasets.IterableDataset.from_generator(lambda: iter([{"audio": b"", "label": 1}]))

@@ -40,7 +40,7 @@ def train(
     splits = reading.load(data, training.cache_dir)
     held_out = None
     if valid is not None:
-        held_out = replace(reading, protocol=None, root=None, fold=None).load(valid, training.cache_dir)
+        held_out = replace(reading, protocol=None, root=None, fold=None, streaming=None).load(valid, training.cache_dir)
     from ..training import train as run
 
     result = run(splits, held_out, config=_quiet(training, as_json))

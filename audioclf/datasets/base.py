@@ -112,6 +112,8 @@ class AudioSplits:
     @property
     def multi_label(self) -> bool:
         """Whether a clip may have several classes, or none."""
+        if self.stream is not None:
+            return self.stream.multi_label
         return any(isinstance(example.label, tuple) for part in self.parts.values() for example in part[:1])
 
     @property
@@ -276,6 +278,19 @@ def refuse_shared_clips(name: str, parts: Mapping[str, Sequence[Example]]) -> li
     if not again:
         return []
     return [f"{len(again)} clip(s) stand there more than once, for example {again[0].name}: each counts as often."]
+
+
+def refuse_stream(splits: AudioSplits, what: str) -> None:
+    """Raises for data whose training clips are a stream, where something needs all of them at hand.
+
+    Raises:
+        DatasetError: naming what needs them.
+    """
+    if splits.stream is not None:
+        raise DatasetError(
+            f"{splits.name}: {what} needs all clips at hand, and the training clips are a stream: load the data set "
+            "without streaming."
+        )
 
 
 def shared_groups(splits: AudioSplits) -> dict[tuple[str, str], set[str]]:

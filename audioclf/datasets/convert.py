@@ -8,7 +8,7 @@ import soundfile
 
 from ..audio import load, named
 from ..errors import AudioError
-from .base import AudioSplits, Example
+from .base import AudioSplits, Example, refuse_stream
 
 SPLIT_NAMES = {"train": "train", "valid": "validation", "test": "test"}
 """What the parts are called on the hub."""
@@ -32,6 +32,7 @@ def to_datasets(splits: AudioSplits) -> Any:
     """
     import datasets
 
+    refuse_stream(splits, "to_datasets")
     return datasets.DatasetDict({SPLIT_NAMES[part]: _part(splits, clips) for part, clips in splits.parts.items()})
 
 

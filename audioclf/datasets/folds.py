@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import ConfigError, DatasetError
-from .base import AudioSplits, Example, refuse_shared_clips
+from .base import AudioSplits, Example, refuse_shared_clips, refuse_stream
 from .split import strata, unit
 
 HowToFold = int | Literal["official", "group"]
@@ -78,6 +78,7 @@ def divide(splits: AudioSplits, how: HowToFold, seed: int) -> Folds:
         DatasetError: for clips without folds or groups, too few groups, a class that lies in one fold only, and a
             clip that lies in two.
     """
+    refuse_stream(splits, "cross_validate")
     pool, notes = _pool(splits, how)
     if not pool:
         raise DatasetError(f"{splits.name}: has no train part to divide, only {' and '.join(splits.parts)}.")

@@ -187,11 +187,18 @@ def label_reader(feature: Any, multi_label: bool | None) -> Callable[[Any, str],
     def label_of(value: Any, where: str) -> str | tuple[str, ...]:
         if multi_label:
             ids = value if lists else [] if value is None else [value]
-            return label_names([class_names[i] for i in ids] if class_names else value, where)
+            return label_names([name_of(i, where) for i in ids] if class_names else value, where)
         if value in (None, "") or isinstance(value, (list, dict)) or (class_names and value < 0):
             advice = "; for several labels a clip give multi_label=True" if isinstance(value, list) else ""
             raise DatasetError(f"{where}: has no single label ({value!r}){advice}.")
-        return class_names[value] if class_names else str(value)
+        return name_of(value, where) if class_names else str(value)
+
+    def name_of(number: int, where: str) -> str:
+        if not 0 <= number < len(class_names):
+            raise DatasetError(
+                f"{where}: has the label id {number}, but there are {len(class_names)} names of classes."
+            )
+        return class_names[number]
 
     return label_of
 

@@ -150,6 +150,11 @@ def load_with_valid(
             split_notes=splits.split_notes,
         )
         splits = replace(joined, stream=splits.stream)
+    if splits.valid and isinstance(splits.valid[0].label, tuple) != splits.multi_label:
+        raise DatasetError(
+            f"{splits.name}: the stream has {'any number of labels' if splits.multi_label else 'one label'} a clip, "
+            "and the clips given as valid= have not: read both alike, by multi_label."
+        )
     if splits.stream is not None and not splits.valid:
         raise DatasetError(
             f"{splits.name}: a stream cannot be cut into train and valid, as its clips are not known beforehand: give "

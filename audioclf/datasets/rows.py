@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,7 @@ class RowStream:
             DatasetError: for a row without audio, without a label, or with one that is not among the labels.
         """
         value = row[self.audio_column]
-        if value is None:
+        if value is None or (isinstance(value, Mapping) and all(part is None for part in value.values())):
             raise DatasetError(f"{self.name}, {place}: has no audio; filter such rows out.")
         path = value.get("path") if isinstance(value, Mapping) else None
         name = f"{self.name}, {path or row.get('__key__') or place}"  # the key that tar shards name a clip by
@@ -90,6 +92,7 @@ def row_stream(
     """
     import datasets
 
+    data = data.with_format(None)
     if data.features is None:
         raise DatasetError(
             f"{name}: the types of its columns are not known; say them where the "
@@ -150,10 +153,9 @@ def kept(stream: RowStream, split: str, cache_dir: Path) -> Iterator[Example]:
     Files are named by their content, so that the next run finds the same ones.
 
     Raises:
-        DatasetError: when the stream breaks off, or a row has no label or audio.
+        DatasetError: when the stream breaks off, a row has no label or audio, or the cache cannot be written.
     """
     folder = cache_dir / KEPT_ROWS
-    folder.mkdir(parents=True, exist_ok=True)
     for number, row in enumerate(told(stream, stream.data)):
         example = stream.example(row, f"{split}, row {number}")
         value = example.audio.read()
@@ -161,13 +163,27 @@ def kept(stream: RowStream, split: str, cache_dir: Path) -> Iterator[Example]:
         if content is None:
             audio = value["path"] if value.get("array") is None else example.audio
         else:
-            path = folder / hashlib.sha256(content).hexdigest()[:32]
-            if not path.exists():
-                partial = path.with_suffix(".partial")
-                partial.write_bytes(content)
-                partial.replace(path)
-            audio = str(path)
+            audio = _file_of(content, folder)
         yield Example(audio, example.label, split=split)
+
+
+def _file_of(content: bytes, folder: Path) -> str:
+    """A file of that content, whole or not there, whoever else writes it at the same time."""
+    path = folder / hashlib.sha256(content).hexdigest()[:32]
+    try:
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(path)
+    except OSError as error:
+        raise DatasetError(
+            f"The cache of held-out clips in {str(folder)!r} cannot be written ({error.strerror or error}): free some "
+            "space or choose another folder with cache_dir."
+        ) from error
+    return str(path)
 
 
 def told(stream: RowStream, rows: Any) -> Iterator[Mapping[str, Any]]:

@@ -24,9 +24,9 @@ def cut_valid(splits: AudioSplits, fraction: float, seed: int) -> AudioSplits:
     chosen = _choose(splits.train, fraction, np.random.default_rng(seed))
     if not chosen:
         raise DatasetError(
-            f"{splits.name}: {len(splits.train)} training clips in {len({e.group for e in splits.train})} group(s) "
-            f"cannot be cut into {1 - fraction:.0%} train and {fraction:.0%} valid; give a valid part of its own, "
-            "or another valid_fraction."
+            f"{splits.name}: {len(splits.train)} training clips in {len({unit(e) for e in splits.train})} group(s) or "
+            f"file(s) cannot be cut into {1 - fraction:.0%} train and {fraction:.0%} valid; give a valid part of its "
+            "own, or another valid_fraction."
         )
     return replace(
         splits,
