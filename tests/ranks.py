@@ -1,9 +1,10 @@
-"""What torchrun runs for test_distributed: the trainings it is told, and what came of them, a JSON line each.
+"""What torchrun runs for test_distributed: trainings or evaluations, and what came of them, a JSON line each.
 
 Imported once, as that is the slow part. A training may be told that a process of it dies, or gets a signal, while it
 computes its n-th micro-batch; the mark of that is a file, so that it happens once.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,13 @@ import datasets
 import torch
 
 import audioclf
+from audioclf.clips import decode
+from audioclf.datasets.base import make_splits
+from audioclf.distributed import joined
+from audioclf.evaluation import evaluate_loader
+from audioclf.loaders import make_loaders
+from audioclf.models.loading import load_feature_extractor
+from audioclf.models.losses import build_loss
 
 RANK = int(os.environ.get("RANK", "0"))
 
@@ -37,8 +45,41 @@ class Trouble:
         return loss
 
 
+def evaluations(checkpoint: str, data: str, cache_dir: str, max_clips: int) -> None:
+    """Evaluates the first 1, 2, ... clips of a data set, as training does."""
+    classifier = audioclf.load(checkpoint, device="cpu")
+    model, extractor, cpu = classifier.model, load_feature_extractor(checkpoint), torch.device("cpu")
+    parts = audioclf.load_dataset(data).parts.values()
+    clips = [dataclasses.replace(clip, split="test") for part in parts for clip in part]
+    with joined(cpu):
+        for number in range(1, max_clips + 1):
+            splits = make_splits(clips[:number], name="clips", labels=classifier.labels)
+            config = audioclf.TrainConfig(batch_size=1 + number % 4, chunk_seconds=0.25 if number % 2 else None)
+            decoded = decode(
+                splits,
+                sampling_rate=classifier.sampling_rate,
+                max_seconds=30.0,
+                chunk_seconds=config.chunk_seconds,
+                bad_audio="error",
+                cache_dir=cache_dir,
+                progress=False,
+            )
+            loaders, _ = make_loaders(config, cpu, "fp32", splits, decoded, model, extractor, 1)
+            loss = build_loss("auto", model.config)
+            done = evaluate_loader(model, loaders["test"], loss, device=cpu, precision="fp32")
+            tell({"metrics": done.metrics, "confusion": done.confusion.tolist(), "logits": done.logits.tolist()})
+
+
+def tell(told: dict) -> None:
+    with open(f"{sys.argv[2]}-{RANK}.jsonl", "a") as file:
+        file.write(json.dumps(told) + "\n")
+
+
 def main() -> None:
     for job in json.loads(Path(sys.argv[1]).read_text()):
+        if "checkpoint" in job:
+            evaluations(**job)
+            continue
         options = {**job["options"], "loss": Trouble(**job["trouble"])} if "trouble" in job else job["options"]
         try:
             data, valid = job["data"], None
@@ -55,8 +96,7 @@ def main() -> None:
                 "test": result.test_metrics,
                 "steps": [[row["step"], row["loss"], row["grad_norm"], row["learning_rate"]] for row in steps],
             }
-        with open(f"{sys.argv[2]}-{RANK}.jsonl", "a") as file:
-            file.write(json.dumps(told) + "\n")
+        tell(told)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,27 @@ def test_one_process_writes(runs, folder):
         assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [2, 3, 4])
+def test_each_clip_is_evaluated_once(num_ranks, runs, folder):
+    """1 to 50 clips, whole or in pieces: the counts are exact, and in each process the same."""
+    for ranks in (1, num_ranks):
+        if not (folder / f"evaluated-{ranks}-0.jsonl").exists():
+            what = {"checkpoint": str(folder / "plain-1" / "best"), "data": str(folder / "data"), "max_clips": 50}
+            done = launch(ranks, [{**what, "cache_dir": str(folder / "cache")}], folder, f"evaluated-{ranks}")
+            assert done.returncode == 0, done.stderr
+    alone, shared = told(folder, "evaluated-1"), told(folder, f"evaluated-{num_ranks}")
+    for number, (expected, found) in enumerate(zip(alone, shared, strict=True), start=1):
+        assert np.sum(found["confusion"]) == number
+        assert found["confusion"] == expected["confusion"]
+        assert np.array(found["logits"]) == pytest.approx(np.array(expected["logits"]), abs=EQUAL)
+        assert found["metrics"]["accuracy"] == expected["metrics"]["accuracy"]
+        assert found["metrics"]["loss"] == pytest.approx(expected["metrics"]["loss"], abs=EQUAL)
+    assert len(alone) == 50
+    for rank in range(1, num_ranks):
+        assert told(folder, f"evaluated-{num_ranks}", rank) == shared
+
+
 class TestShares:
     """The order as a function: what each process is given."""
 
