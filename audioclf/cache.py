@@ -25,6 +25,8 @@ from .journal import Growing, complete, is_kept, read_journal
 
 KINDS = {"waveforms": "decoded audio", "features": "features"}
 """Folder of each kind of store, and what to call it in a sentence."""
+KEPT_ROWS = "rows"
+"""Folder of the encoded audio of a stream's held-out clips."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class ArrayStore:
         lengths: Values of each clip, (N,) int64; 0 for a clip that could not be read.
         errors: The sentence that says why, for each clip that could not be read, by its index.
         flat: Indices of the clips without any sound: silent, or constant.
+        names: What to call each clip in a message.
         kept: Whether each clip's values are on disk, (N,).
         compute: What computes those that are not; None where all are.
     """
@@ -48,6 +51,7 @@ class ArrayStore:
     lengths: np.ndarray
     errors: dict[int, str]
     flat: tuple[int, ...]
+    names: Sequence[str]
     kept: np.ndarray
     compute: Callable[[int], np.ndarray] | None
 
@@ -58,11 +62,11 @@ class ArrayStore:
             AudioError: for a clip that is not kept and can no longer be read, or has another length by now.
         """
         if self.lengths[index] == 0:
-            raise IndexError(f"clip {index} holds nothing: {self.errors.get(index)}")
+            raise IndexError(f"{self.names[index]} holds nothing: {self.errors.get(index)}")
         if not self.kept[index]:
             values = np.asarray(self.compute(index), dtype=self.dtype).reshape(-1)
             if len(values) != self.lengths[index]:
-                raise AudioError(f"clip {index}: has changed since the run began; leave the files as they are.")
+                raise AudioError(f"{self.names[index]}: has changed since the run began; leave the files as they are.")
             return values
         return np.memmap(
             self.folder / "values.bin",
@@ -84,6 +88,7 @@ def build(
     *,
     recipe: str,
     cache_dir: str | Path,
+    names: Sequence[str] | None = None,
     kind: str = "waveforms",
     dtype: type = np.float32,
     num_threads: int | None = None,
@@ -101,6 +106,7 @@ def build(
         compute: Array of the clip with that index, which is stored flat; may raise `AudioError`.
         recipe: What `compute` does, as a string that changes when its result does.
         cache_dir: Folder for all stores.
+        names: What to call the clips in a message; their identities when not given.
         kind: `waveforms` or `features`.
         dtype: Type of the values.
         num_threads: Clips computed at a time; one a core when not given.
@@ -111,10 +117,18 @@ def build(
         AudioclfError: when the folder cannot be written or the disk is full; what is there is kept.
     """
     folder = store_folder(identities, recipe, cache_dir, kind)
+    names = identities if names is None else names
+
+    def compute_named(index: int) -> np.ndarray:
+        try:
+            return compute(index)
+        except OSError as error:  # of the clip, not of the store
+            raise AudioError(f"{names[index]}: cannot be read ({error}).") from error
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
-            growing = Growing(folder, compute, np.dtype(dtype), num_threads or os.cpu_count() or 1, max_bytes)
+            growing = Growing(folder, compute_named, np.dtype(dtype), num_threads or os.cpu_count() or 1, max_bytes)
             rows = complete(growing, len(identities), KINDS[kind], progress)
     except OSError as error:
         raise AudioclfError(
@@ -129,6 +143,7 @@ def build(
         lengths=np.array([row["length"] for row in rows], dtype=np.int64),
         errors={index: row["error"] for index, row in enumerate(rows) if "error" in row},
         flat=tuple(index for index, row in enumerate(rows) if row.get("flat")),
+        names=names,
         kept=kept,
         compute=None if kept.all() else compute,
     )
@@ -141,27 +156,27 @@ def store_folder(identities: Sequence[str], recipe: str, cache_dir: str | Path, 
 
 
 def report(cache_dir: str | Path) -> list[dict[str, Any]]:
-    """Each store below `cache_dir`: its folder, size in bytes and number of clips."""
-    rows = []
+    """The folder, size in bytes and number of clips of each store below `cache_dir`, and of streams' held-out clips."""
+    cache_dir, rows = Path(cache_dir).expanduser(), []
     for folder in _store_folders(cache_dir):
-        rows.append(
-            {
-                "folder": str(folder),
-                "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
-                "clips": len(read_journal(folder, itemsize=0)),
-            }
-        )
+        rows.append({**_size(folder), "clips": len(read_journal(folder, itemsize=0))})
+    if (kept := cache_dir / KEPT_ROWS).is_dir():
+        rows.append({**_size(kept), "clips": len(list(kept.iterdir()))})
     return rows
 
 
 def clear(cache_dir: str | Path) -> int:
-    """Deletes every store below `cache_dir`; returns the bytes freed. Fetched archives stay."""
-    freed = sum(row["bytes"] for row in report(cache_dir))
-    for folder in _store_folders(cache_dir):
-        shutil.rmtree(folder)
-    return freed
+    """Deletes all that `report` tells of; returns the bytes freed. Fetched archives stay."""
+    rows = report(cache_dir)
+    for row in rows:
+        shutil.rmtree(row["folder"])
+    return sum(row["bytes"] for row in rows)
 
 
-def _store_folders(cache_dir: str | Path) -> list[Path]:
-    roots = [Path(cache_dir).expanduser() / kind for kind in KINDS]
+def _size(folder: Path) -> dict[str, Any]:
+    return {"folder": str(folder), "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file())}
+
+
+def _store_folders(cache_dir: Path) -> list[Path]:
+    roots = [cache_dir / kind for kind in KINDS]
     return sorted(folder for root in roots if root.is_dir() for folder in root.iterdir() if folder.is_dir())

@@ -24,8 +24,6 @@ AUTO_BAD_SHARE = 0.01
 """Share of unreadable clips that `bad_audio="auto"` sets aside; above it a run stops."""
 NUM_NAMED = 10
 """Clips named one by one in a message; the rest are counted."""
-MARGIN_SECONDS = 1.0
-"""Sound decoded beyond where a clip is cut: more than the resampler looks ahead."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +174,7 @@ def stored(
         functools.partial(_decode_one, ordered, sampling_rate),
         recipe=_recipe(sampling_rate),
         cache_dir=cache_dir or default_cache_dir(),
+        names=[example.name for example in ordered],
         progress=progress,
         max_bytes=math.inf if max_cache_gb is None else max_cache_gb * 1e9,
     )
@@ -226,19 +225,13 @@ def decode_example(example: Example, sampling_rate: int, max_seconds: float | No
     Raises:
         AudioError: naming the clip and what is wrong with it.
     """
-    end = example.end
-    if max_seconds is not None:  # a little more, so that the resampler has what comes after
-        longest = (example.start or 0.0) + max_seconds + MARGIN_SECONDS
-        end = longest if end is None else min(end, longest)
     try:
-        source = example.audio if isinstance(example.audio, str) else example.audio.read()
-        waveform = audio.load(source, sampling_rate, example.start, end)
+        return audio.load(example.source(), sampling_rate, example.start, example.end, max_seconds)
     except OSError as error:
         raise AudioError(f"{example.name}: cannot be read ({error}).") from error
     except AudioError as error:
         # A row's audio may have no name of its own.
         raise error if isinstance(example.audio, str) else AudioError(f"{example.name}: {error}") from error
-    return waveform if max_seconds is None else waveform[: audio.num_samples(max_seconds, sampling_rate)]
 
 
 def _recipe(sampling_rate: int) -> str:

@@ -9,16 +9,15 @@ import numpy as np
 from scipy.stats import t as student_t
 from tqdm import tqdm
 
-from .checkpoint import write_file
 from .checks import check_int
 from .config import TrainConfig
 from .crossval import cross_validate
 from .datasets.base import AudioSplits
 from .datasets.folds import HowToFold
 from .datasets.load import load_dataset
-from .distributed import is_first_process, joined, on_first, one_a_machine_first
+from .distributed import is_first_process, joined, one_a_machine_first
 from .errors import ConfigError
-from .export import to_json
+from .export import keep_json
 from .metrics import NAMES
 from .objective import choose_metric
 from .progress import printable
@@ -106,9 +105,9 @@ def compare(
             name: paired_difference(np.array(scores[name]), np.array(scores[names[0]]), num_folds) for name in names[1:]
         }
         comparison = Comparison(metric, part, scores, differences)
-        on_first(_keep, comparison, shared)
         if shared.progress and is_first_process():
             tqdm.write(printable(comparison_table(comparison)))
+        _keep(comparison, Path(shared.output_dir).expanduser())
         return comparison
 
 
@@ -198,11 +197,11 @@ def _value(metrics: dict[str, Any], metric: str) -> float:
     return metrics[metric]
 
 
-def _keep(comparison: Comparison, config: TrainConfig) -> None:
+def _keep(comparison: Comparison, output_dir: Path) -> None:
     content = {
         "metric": comparison.metric,
         "part": comparison.part,
         "scores": {name: list(values) for name, values in comparison.scores.items()},
         "differences": {name: vars(difference) for name, difference in comparison.differences.items()},
     }
-    write_file(Path(config.output_dir) / RESULT_FILE, to_json(content))
+    keep_json(output_dir / RESULT_FILE, content)

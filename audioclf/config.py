@@ -39,7 +39,8 @@ def default_cache_dir() -> Path:
 class TrainConfig:
     """Options of `audioclf.train`; the defaults are the course recipe.
 
-    The effective batch, the clips behind one optimizer step, is `batch_size * gradient_accumulation_steps`.
+    The effective batch, the clips behind one optimizer step, is `batch_size * gradient_accumulation_steps`,
+    times the processes of a job.
 
     Raises:
         ConfigError: for a value that is out of range, or an option that would have no effect.

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import __version__, checkpoint, resume
+from . import __version__, resume
 from .checks import check_int
 from .config import TrainConfig
 from .datasets.folds import Folds, HowToFold, divide
@@ -20,7 +20,7 @@ from .datasets.load import load_dataset
 from .datasets.split import cut_valid, unit
 from .distributed import is_first_process, joined, on_first, one_a_machine_first
 from .errors import AudioclfError, CheckpointError, ConfigError, DatasetError
-from .export import to_json
+from .export import keep_json
 from .foldstats import CrossValidation, FoldRun, cross_validation_table, summarise
 from .interrupt import Interrupt
 from .models.loading import load_config, resolve
@@ -123,9 +123,8 @@ def _run_all(
             runs.append(FoldRun(seed, fold, result))
             _write(output_dir, plan, runs)
     except AudioclfError:
-        if is_first_process() and not any(
-            output_dir.glob("seed-*/fold-*/history.jsonl")
-        ):  # refused: then nothing is to be in the way
+        # Refused: then nothing is to be in the way.
+        if is_first_process() and not any(output_dir.glob("seed-*/fold-*/history.jsonl")):
             _clear(output_dir)
             (output_dir / RESULT_FILE).unlink(missing_ok=True)
         raise
@@ -238,13 +237,7 @@ def _write(
     ]
     parts = ("fold_metrics", "mean", "std", "seed_std", "pooled")
     content = {**plan, "runs": rows, **({name: getattr(result, name) for name in parts} if result else {})}
-    path = output_dir / RESULT_FILE
-    try:
-        on_first(checkpoint.write_file, path, to_json(content))
-    except OSError as error:
-        raise CheckpointError(
-            f"{str(path)!r} cannot be written ({error.strerror or error}): free some space and go on with resume=True."
-        ) from error
+    keep_json(output_dir / RESULT_FILE, content)
 
 
 def _say(config: TrainConfig, text: str) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from .distributed import summed
 from .errors import ConfigError
 from .loaders import prefetch
-from .memory import backing_off, named, named_by, split
+from .memory import backing_off, in_pieces, memory_errors_named, named_by
 from .metrics import (
     average_precisions,
     best_thresholds,
@@ -160,8 +160,8 @@ def forward_backing_off(
 
     def attempt(limit: int | None) -> Tensor:
         logits = []
-        for piece in split(batch, limit):
-            with named(piece, partial(named_by, names)):
+        for piece in in_pieces(batch, limit):
+            with memory_errors_named(piece, partial(named_by, names)):
                 logits.append(forward(model, piece, device, precision))
         return torch.cat(logits)
 

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from transformers import Wav2Vec2FeatureExtractor
 
-from .audio import load, num_samples
+from .clips import decode_example
 from .datasets.base import AudioSplits, Example, refuse_stream
 from .errors import AudioError
-from .levels import original
+from .levels import Original, original
 from .pictures import spectrogram_image, waveform_image
 from .serving import import_gradio, playable
 
@@ -126,29 +126,30 @@ def _image(gradio: Any, label: str) -> Any:
 def _heard(clip: Example) -> tuple[Any, Any, str]:
     """Player, picture and title of a clip; of one that cannot be read why."""
     try:
-        waveform, rate = _before(clip)
+        waveform, rate, _ = _before(clip)
     except AudioError as error:
         return None, None, str(error)
     return playable(waveform, rate), _large(spectrogram_image(waveform, rate)), f"{', '.join(clip.labels)}\n{clip.name}"
 
 
-def _before(clip: Example) -> tuple[np.ndarray, int]:
-    """The clip (T,) at the rate of its file, which is the model's where only FFmpeg can tell."""
-    source = clip.audio if isinstance(clip.audio, str) else clip.audio.read()
-    rate = original(source, clip.start, clip.end, False).sampling_rate or MODEL_RATE
-    return load(source, rate, clip.start, clip.end), rate
+def _before(clip: Example) -> tuple[np.ndarray, int, int | None]:
+    """The clip (T,) at the rate of its file, that rate, and its channels; at the model's where only FFmpeg knows."""
+    try:
+        told = original(clip.source(), clip.start, clip.end, look_for_clipping=False)
+    except (AudioError, OSError):  # decoding will say why
+        told = Original()
+    rate = told.sampling_rate or MODEL_RATE
+    return decode_example(clip, rate), rate, told.channels
 
 
 def _details(clip: Example, extractor: Wav2Vec2FeatureExtractor, max_seconds: float) -> list[Any]:
-    source = clip.audio if isinstance(clip.audio, str) else clip.audio.read()
     try:
-        before, rate = _before(clip)
-        resampled = load(source, MODEL_RATE, clip.start, clip.end)[: num_samples(max_seconds, MODEL_RATE)]
+        before, rate, channels = _before(clip)
+        resampled = decode_example(clip, MODEL_RATE, max_seconds)
     except AudioError as error:
         return [None, None, None, None, None, str(error)]
     normalised = extractor(resampled, sampling_rate=MODEL_RATE, return_tensors="np")["input_values"][0]
     columns = [_numbers(before, rate), _numbers(resampled, MODEL_RATE), _numbers(normalised, MODEL_RATE)]
-    channels = original(source, clip.start, clip.end, False).channels
     facts = [f"label: {', '.join(clip.labels) or 'none'}", f"channels: {channels or 'unknown'}"]
     facts += [f"{name}: {value}" for name, value in (("group", clip.group), ("fold", clip.fold)) if value is not None]
     return [

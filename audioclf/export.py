@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, PretrainedConfig, SequenceFeatureExtractor
 
+from .checkpoint import write_file
+from .distributed import on_first
+from .errors import CheckpointError
 from .models.backbone import backbone_of
 from .models.classifier import AudioClassifier
 from .models.hf import AudioclfForAudioClassification
@@ -57,6 +60,20 @@ def read_metadata(checkpoint: str) -> dict[str, Any]:
         except EntryNotFoundError:
             return {}
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def keep_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file of results, whole or not at all. For all processes of a job.
+
+    Raises:
+        CheckpointError: when it cannot be written.
+    """
+    try:
+        on_first(write_file, path, to_json(content))
+    except OSError as error:
+        raise CheckpointError(
+            f"{str(path)!r} cannot be written ({error.strerror or error}): free some space and go on with resume=True."
+        ) from error
 
 
 def to_json(content: dict[str, Any]) -> str:

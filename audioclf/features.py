@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from transformers import SequenceFeatureExtractor
 
 from . import cache
-from .clips import Clips
+from .clips import Clips, listing
 from .collate import make_collator
 from .config import default_cache_dir
-from .errors import AudioclfError
+from .errors import AudioclfError, AudioError
 from .models.backbone import backbone_of
 from .models.classifier import AudioClassifier
 from .models.loading import weights_digest
@@ -170,10 +170,13 @@ def cache_features(
     store = cache.build(
         **where,
         compute=compute,
+        names=[part.names[index] for _, (part, index) in clips],
         dtype=STORED_AS[precision],
         num_threads=1,  # the model uses all cores by itself
         progress=progress,
     )
+    if store.errors:
+        raise AudioError(f"Clips that could be read can be no longer:\n{listing(list(store.errors.values()))}")
     number = {place: row for row, (place, _) in enumerate(clips)}
     return {
         name: FeatureClips(

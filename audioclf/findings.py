@@ -75,7 +75,7 @@ def found_clip(example: Example, part: str, set: int | None = None, detail: str 
     return FoundClip(example.name, part, example.label, set, detail)
 
 
-def named(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
     return ", ".join(map(repr, names[:NUM_NAMED])) + more
@@ -116,7 +116,7 @@ def of_groups(splits: AudioSplits) -> list[Finding]:
         Finding(
             "groups-across-parts",
             "error",
-            f"{len(groups)} group(s) are in both {first} and {second}: {named(sorted(groups))}.",
+            f"{len(groups)} group(s) are in both {first} and {second}: {first_names(sorted(groups))}.",
             f"Move each group to one part, else scores on {second} will look better than they are.",
             tuple(
                 found_clip(example, part, detail=f"group {example.group!r}")
@@ -174,7 +174,7 @@ def _missing(splits: AudioSplits, counts: dict[str, Counter[str]]) -> list[Findi
         missing = [label for label in splits.labels if not of_part[label]]
         if not missing:
             continue
-        message = f"{part} has no clip of {len(missing)} class(es): {named(missing)}."
+        message = f"{part} has no clip of {len(missing)} class(es): {first_names(missing)}."
         if part == "train":
             fix = "Add clips, or leave these classes out of labels, as they cannot be learnt."
         else:
@@ -194,7 +194,7 @@ def _rare(splits: AudioSplits, counts: dict[str, Counter[str]], min_clips: int) 
             fix = "Collect more of them, use augment='strong', or merge them with a class that is near."
         else:
             fix = f"Do not read much into their own scores on {part}; cross_validate tests on all clips."
-        message = f"{len(rare)} class(es) have fewer than {least} clips in {part}: {named(rare)}."
+        message = f"{len(rare)} class(es) have fewer than {least} clips in {part}: {first_names(rare)}."
         severity = "warning" if part == "train" else "note"
         found.append(Finding("rare-classes", severity, message, fix, _labelled(splits, rare, [part])))
     return found

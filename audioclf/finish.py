@@ -1,4 +1,4 @@
-"""What becomes of a run's best checkpoint once training is over."""
+"""Evaluations of a run's parts, and what becomes of its best checkpoint once training is over."""
 
 from typing import Any
 

@@ -296,11 +296,7 @@ class Classifier:
         return result
 
     def _waveform(self, sound: Any) -> np.ndarray:
-        if self.max_seconds is None:
-            return audio.load(sound, self.sampling_rate)
-        # A second more than is used: the resampler's last samples depend on whether the sound goes on.
-        waveform = audio.load(sound, self.sampling_rate, end=self.max_seconds + 1.0)
-        return waveform[: audio.num_samples(self.max_seconds, self.sampling_rate)]
+        return audio.load(sound, self.sampling_rate, max_seconds=self.max_seconds)
 
     def _top(
         self, probabilities: np.ndarray, top_k: int | None, min_score: float | None = None

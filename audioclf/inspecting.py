@@ -105,7 +105,7 @@ def _listen(examples: Sequence[Example], store: ArrayStore, index: int) -> tuple
 
 def _original(example: Example, look_for_clipping: bool) -> levels.Original:
     try:
-        source = example.audio if isinstance(example.audio, str) else example.audio.read()
+        source = example.source()
     except OSError:  # the archive is gone, while what was decoded from it is still there
         return levels.Original()
     return levels.original(source, example.start, example.end, look_for_clipping)

@@ -194,8 +194,6 @@ def _attempt(compute: Callable[[int], np.ndarray], index: int) -> np.ndarray | A
         return compute(index)
     except AudioError as error:
         return error
-    except OSError as error:  # of the clip, not of the store
-        return AudioError(f"clip {index}: cannot be read ({error}).")
 
 
 def read_journal(folder: Path, itemsize: int) -> list[dict[str, Any]]:

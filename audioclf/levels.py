@@ -3,7 +3,6 @@
 Shapes: T samples, K channels.
 """
 
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from .audio import named
+from .audio import source_and_name
 from .errors import AudioError
+from .sound_file import open_sound
 
 BLOCK_SECONDS = 0.1
 SILENCE_DB = -60.0
@@ -85,12 +85,12 @@ def original(source: Any, start: float | None, end: float | None, look_for_clipp
     What cannot be told is None: the sound was decoded before, so that this is no error.
     """
     try:
-        source, _ = named(source)
+        source, _ = source_and_name(source)
         if isinstance(source, Mapping):
             return Original(sampling_rate=int(source["sampling_rate"]))
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        with open_sound(source) as file:
             clipped = None
-            if look_for_clipping and file.format not in LOSSY_FORMATS:
+            if look_for_clipping and file.has_length and file.format not in LOSSY_FORMATS:
                 file.seek(round((start or 0.0) * file.samplerate))
                 last = file.frames if end is None else round(end * file.samplerate)
                 clipped = clipped_share(file.read(last - file.tell(), dtype="float32", always_2d=True))

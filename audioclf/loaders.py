@@ -26,7 +26,7 @@ from .mixup import MixedClips
 from .models.classifier import AudioClassifier
 from .readers import RowReader, TableReader
 from .sampling import LengthBucketSampler, Share
-from .streams import StreamClips, StreamCollator, StreamOrder
+from .streams import StreamClips, StreamCollator, StreamSampler
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def make_loader(
 
 def _loader(
     clips: Clips | MixedClips | FeatureClips | StreamClips,
-    order: LengthBucketSampler | StreamOrder,
+    order: LengthBucketSampler | StreamSampler,
     collate: Callable,
     seed: int | None,
     *,
@@ -182,7 +182,7 @@ def make_loaders(
 
 def _stream_order(
     config: TrainConfig, splits: AudioSplits, clips: StreamClips, window: int, max_samples: float
-) -> StreamOrder:
+) -> StreamSampler:
     if splits.stream is None:
         make_reader = functools.partial(TableReader, splits.train, config.seed)
     else:
@@ -190,7 +190,7 @@ def _stream_order(
         make_reader = functools.partial(RowReader, splits.stream, config.seed, rank(), num_ranks(), begun_with)
     own = Share(window=config.gradient_accumulation_steps)
     share = Share(rank(), num_ranks(), window) if make_reader().is_shared else own
-    return StreamOrder(
+    return StreamSampler(
         make_reader, config.steps_per_epoch, config.batch_size, config.seed, clips.num_samples, max_samples, share
     )
 

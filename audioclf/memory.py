@@ -35,7 +35,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in MARKS)
 
 
-def split(batch: dict[str, Tensor], max_clips: int | None) -> Iterator[dict[str, Tensor]]:
+def in_pieces(batch: dict[str, Tensor], max_clips: int | None) -> Iterator[dict[str, Tensor]]:
     """A collated batch in pieces of at most so many clips; nothing is copied."""
     num_clips = len(batch["labels"])
     size = max_clips or num_clips
@@ -70,7 +70,7 @@ def backing_off(attempt: Callable[[int | None], T], max_clips: int | None, num_c
 
 
 @contextlib.contextmanager
-def named(piece: dict[str, Any], names_of: Callable[[dict[str, Any]], Sequence[str]]) -> Iterator[None]:
+def memory_errors_named(piece: dict[str, Any], names_of: Callable[[dict[str, Any]], Sequence[str]]) -> Iterator[None]:
     """Inside, where a piece of a batch is computed, a single clip for which memory does not do is told by its name.
 
     Raises:

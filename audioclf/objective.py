@@ -52,6 +52,8 @@ def build_losses(
         train_loss = build_loss(config.loss, model.config, weights)
     for part in (loss, train_loss):
         if isinstance(part, nn.Module):
+            if any(parameter.requires_grad for parameter in part.parameters()):
+                raise ConfigError("loss= has weights to be trained, which nothing trains: put them into the head.")
             part.to(device)
     return loss, train_loss, None if splits.multi_label else weights
 

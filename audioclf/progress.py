@@ -22,7 +22,7 @@ from .metrics import NAMES, metrics_of
 
 COLUMNS = {"ap": "avg. prec.", "threshold": "threshold", "precision": "precision", "recall": "recall", "f1": "f1"}
 """Heads of the table of classes."""
-HEADS = {
+HEADINGS = {
     "accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro F1", "top5_accuracy": "top-5", "auroc": "AUROC",
     "eer": "EER", "map": "mAP", "map_micro": "micro mAP", "lwlrap": "lwlrap", "micro_f1": "micro F1",
 }  # fmt: skip
@@ -71,7 +71,7 @@ class Reporter:
         self._start = time.monotonic()
 
     def advance(self) -> None:
-        """Moves the bar by one optimizer step."""
+        """Moves the bar by one window: an optimizer step, or one that was left out."""
         self._show(self._bar.update)
 
     def step(
@@ -93,9 +93,8 @@ class Reporter:
         for name, value in metrics.items():
             if isinstance(value, float):
                 self._plot("add_scalar", f"valid/{name}", value, step)
-        if (
-            is_best and self._board is not None
-        ):  # drawing takes a tenth of a second, which every epoch of a small run would feel
+        # Drawing takes a tenth of a second, which every epoch of a small run would feel.
+        if is_best and self._board is not None:
             self._draw(evaluation, step)
         self.flush()
         own = metrics_of(evaluation.confusion is None, len(self.labels))[0]
@@ -104,7 +103,7 @@ class Reporter:
             f"epoch {epoch}: valid loss {metrics['loss']:.4f}"
             + "".join(f", {NAMES[name]} {_with_interval(metrics, name, 3)}" for name in shown if name != "loss")
             + (" *" if is_best else "")
-            + (f" ({skipped_steps} steps skipped so far: fp16 overflow)" if skipped_steps else "")
+            + (f" ({skipped_steps} step(s) skipped so far: their numbers were not finite)" if skipped_steps else "")
         )
 
     def _draw(self, evaluation: Evaluation, step: int) -> None:
@@ -236,7 +235,7 @@ def folds_table(
     """
     columns = list(next(iter(summary.values())))
     width = max(8, *(len(shorten(name)) for name in (*rows, *summary)))
-    lines = [f"{'fold':<{width}}  {'clips':>7}" + "".join(f"  {HEADS[name]:>9}" for name in columns)]
+    lines = [f"{'fold':<{width}}  {'clips':>7}" + "".join(f"  {HEADINGS[name]:>9}" for name in columns)]
     for title, metrics in (*rows.items(), *summary.items()):
         if metrics is next(iter(summary.values())):
             lines.append("-" * len(lines[0]))

@@ -16,12 +16,12 @@ class StreamedClip(NamedTuple):
     Attributes:
         example: The clip.
         number: What it is known by in its pass.
-        passed: The pass, counted from 1: as the epochs of other data, what augmentation is drawn for.
+        pass_number: The pass, counted from 1: as the epochs of other data, what augmentation is drawn for.
     """
 
     example: Example
     number: int
-    passed: int
+    pass_number: int
 
 
 class Reader(Protocol):

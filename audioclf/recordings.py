@@ -120,6 +120,7 @@ def open_folder(
         lambda i: audio.load(files[i], sampling_rate),
         recipe=f"v1 recordings mono {sampling_rate} Hz soxr {audio.RESAMPLE_QUALITY} float32",
         cache_dir=cache_dir or default_cache_dir(),
+        names=[str(file) for file in files],
         progress=progress,
     )
     if store.errors:

@@ -63,9 +63,8 @@ def report_run(run: Run, splits: AudioSplits, best: Evaluation, test: Evaluation
                 metric=run.metric,
             )
         )
-    except (
-        Exception
-    ) as error:  # whatever a plot or a full disk may raise: the run is done, and worth more than its page
+    # Whatever a plot or a full disk may raise: the run is done, and worth more than its page.
+    except Exception as error:
         run.reporter.say(f"{str(path)!r} could not be written ({type(error).__name__}: {error}).")
     else:
         run.reporter.say(f"Report: {path}")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ MAY_CHANGE = (
     *("nonfinite", "num_workers", "logging_steps", "save_steps", "save_total_limit", "report", "cache_dir"),
     *("max_cache_gb", "progress", "push_to_hub", "hub_private"),
 )
-"""Options that may be others when a run goes on: none of them changes what an update is."""
+"""Options that may be others when a run goes on: they say how far it goes and what it leaves, not what an update is."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,21 @@ class Saved:
     def history(self) -> list[dict[str, Any]]:
         """The rows of history.jsonl until then."""
         return self.training["history"]
+
+
+def check_ended(saved: Saved, config: TrainConfig, best: Path) -> None:
+    """Raises for what is done at the end of a run, when one that has ended was not told to do it.
+
+    Raises:
+        ConfigError: naming the command that does it now.
+    """
+    earlier, folder = saved.metadata["config"], shlex.quote(str(best))
+    if config.push_to_hub not in (None, earlier["push_to_hub"]):
+        raise ConfigError(
+            f"The run has ended, so push_to_hub does nothing: audioclf push {folder} {config.push_to_hub}"
+        )
+    if config.report and not earlier["report"]:
+        raise ConfigError(f"The run has ended, so report does nothing: audioclf report {folder} DATA")
 
 
 def save_last(run: Run, evaluation: Evaluation | None = None) -> None:

@@ -182,7 +182,7 @@ def set_up(
 
     Args:
         config, device, output_dir, splits, decoded, model, extractor: What the run is about.
-        earlier: Of a run that goes on, the rows of its history and its number of windows so far.
+        earlier: Of a run that goes on, the rows of its history, and its steps so far, skipped ones among them.
         begun_with: The number of processes that the run began with, which its effective batch stays that of.
 
     Raises:

@@ -2,8 +2,6 @@
 
 import math
 
-SCHEDULES = ("linear", "cosine", "constant")
-
 
 def num_warmup_steps(num_steps: int, warmup_ratio: float) -> int:
     """Steps spent warming up: the ratio of all steps, rounded up.

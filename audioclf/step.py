@@ -15,7 +15,7 @@ from torch import Tensor
 from .distributed import gathered, largest, num_ranks, summed
 from .errors import ResourceError, TrainingError
 from .evaluation import clip_losses, forward
-from .memory import backing_off, is_out_of_memory, named, named_by, split
+from .memory import backing_off, in_pieces, is_out_of_memory, memory_errors_named, named_by
 from .run import Run
 from .runtime import random_state, set_random_state
 from .schedule import learning_rate_factor, num_warmup_steps
@@ -29,12 +29,12 @@ NO_LIMIT = 2**31
 
 
 def set_learning_rate(run: Run) -> float:
-    """Sets every group's rate for the step to come; returns that of the encoder."""
+    """Sets every group's rate for the step to come; returns the encoder's, or the head's if that alone is trained."""
     warmup_steps = num_warmup_steps(run.num_steps, run.config.warmup_ratio)
     factor = learning_rate_factor(run.state.step, run.num_steps, warmup_steps, run.config.lr_schedule)
     for group in run.optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
-    return run.config.learning_rate * factor
+    return run.optimizer.param_groups[0]["lr"]
 
 
 def backward(run: Run, window: list[dict[str, Tensor]]) -> list[Tensor]:
@@ -81,8 +81,8 @@ def _accumulate(run: Run, window: list[dict[str, Tensor]], total_weight: Tensor,
     shares = []
     for batch in window:
         share = torch.zeros((), device=run.device)
-        for piece in split(batch, max_clips):
-            with named(piece, functools.partial(_names, run)):
+        for piece in in_pieces(batch, max_clips):
+            with memory_errors_named(piece, functools.partial(_names, run)):
                 targets = piece["labels"].to(run.device, non_blocking=True)
                 losses = clip_losses(run.train_loss, forward(run.model, piece, run.device, run.precision), targets)
                 part = (losses * _clip_weights(run, targets)).sum() / total_weight

@@ -36,7 +36,7 @@ HEADER_THREADS = 8
 """Headers read at a time: on a network each of them is a wait."""
 
 
-class StreamOrder:
+class StreamSampler:
     """Batches of a stream's clips for a DataLoader's `batch_sampler`, in place of a `LengthBucketSampler`.
 
     An epoch is so many windows, wherever in a pass they are.
@@ -133,7 +133,7 @@ class StreamOrder:
         batches = LengthBucketSampler(
             lengths, self.batch_size, self.seed, self.max_samples, share=self.share, min_buckets=1
         )
-        batches.set_epoch(clips[0].passed * 2**40 + clips[0].number, start=start)  # a number of the block's own
+        batches.set_epoch(clips[0].pass_number * 2**40 + clips[0].number, start=start)  # a number of the block's own
         return deque([[clips[index] for index, _ in batch] for batch in window] for window in batches.windows())
 
     def _block(self, reader: Reader) -> list[StreamedClip]:
@@ -174,7 +174,7 @@ class StreamClips:
         except AudioError as error:
             return {"name": example.name, "error": str(error)}
         longest = min(len(waveform), audio.num_samples(self.max_seconds, self.sampling_rate))
-        waveform = self.augmentation(waveform, longest, clip.passed, clip.number)
+        waveform = self.augmentation(waveform, longest, clip.pass_number, clip.number)
         return {"waveform": waveform, "label": self._target(example), "index": clip.number, "name": example.name}
 
     def num_samples(self, example: Example) -> int:
@@ -182,7 +182,7 @@ class StreamClips:
         begin, longest = example.start or 0.0, self.max_seconds
         seconds = example.end - begin if example.end is not None else None
         if seconds is None or seconds > 0:
-            whole = audio.seconds_told(_source(example))
+            whole = audio.header_seconds(_source(example))
             known = (seconds, None if whole is None else whole - begin, longest)
             longest = min(value for value in known if value is not None)
         return audio.num_samples(max(0.0, longest), self.sampling_rate)
@@ -235,8 +235,8 @@ def judge(reasons: Sequence[str], num_unreadable: int, num_read: int, bad_audio:
 def _source(example: Example) -> Any:
     """Its audio, not decoded yet; None where it cannot be read, which decoding will say."""
     try:
-        return example.audio if isinstance(example.audio, str) else example.audio.read()
-    except OSError:
+        return example.source()
+    except (AudioError, OSError):
         return None
 
 

@@ -94,6 +94,7 @@ def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **
         if saved is not None:
             resume.check_options(saved, config)
             if saved.state.is_over(config) and (result := finished_result(output_dir)):
+                resume.check_ended(saved, config, result.checkpoint_dir)
                 return result
         with one_a_machine_first():
             splits = load_with_valid(

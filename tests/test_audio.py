@@ -168,8 +168,18 @@ def test_content_not_ending_decides(tmp_path):
     samples = voices(0.2, RATE)
     (tmp_path / "a.mp3").write_bytes(encode(samples, RATE, "WAV", "FLOAT"))
     (tmp_path / "no ending").write_bytes(encode(samples, RATE, "FLAC", "PCM_24"))
-    for name in ("a.mp3", "no ending"):
+    (tmp_path / "a.raw").write_bytes(encode(samples, RATE, "WAV", "FLOAT"))
+    for name in ("a.mp3", "no ending", "a.raw"):
         np.testing.assert_allclose(audio.load(tmp_path / name, RATE), samples[:, 0], rtol=0, atol=1e-6)
+        assert audio.header_seconds(tmp_path / name) == 0.2
+
+
+def test_raw_samples(tmp_path, no_torchcodec):
+    (tmp_path / "a.raw").write_bytes(voices(0.2, RATE).tobytes())
+    fails(
+        tmp_path / "a.raw",
+        r".*a\.raw': libsndfile cannot read it \(Format not recognised\); convert it to wav or flac, or, .*",
+    )
 
 
 @pytest.mark.parametrize(
@@ -457,6 +467,25 @@ def test_streamed_wav(size):
     np.testing.assert_allclose(waveform, voices(1.0, RATE)[:, 0], rtol=0, atol=1e-4)
 
 
+def streamed_flac(seconds: float) -> bytes:
+    """As encoders write it into a pipe: STREAMINFO's total of samples is 0, "unknown"."""
+    data = bytearray(encode(voices(seconds, RATE), RATE, "FLAC"))
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    return bytes(data)
+
+
+def test_streamed_flac():
+    data, samples = streamed_flac(70.0), voices(70.0, RATE)[:, 0]  # more than a block
+    np.testing.assert_allclose(audio.load(data, RATE), samples, rtol=0, atol=1e-4)
+    for start, end in ((1.5, 3.25), (66.0, 69.0), (66.0, None), (69.0, 75.0)):
+        part = samples[round(start * RATE) : None if end is None else round(end * RATE)]
+        np.testing.assert_allclose(audio.load(data, RATE, start, end), part, rtol=0, atol=1e-4)
+    assert audio.header_seconds(data) is None
+    fails(data, r"<\d+ bytes of audio>: holds no samples from 71 s on; remove it from the data.", start=71.0)
+    fails(data[: len(data) // 2], rf"<\d+ bytes of audio>: cannot be decoded to its end \(.*\); {AGAIN}")
+
+
 def raises_cheaply(data: bytes, sentence: str) -> None:
     tracemalloc.start()
     began = time.perf_counter()
@@ -542,7 +571,7 @@ def test_empty_arrays(shape):
     fails({"array": np.zeros(shape), "sampling_rate": RATE}, r"'<array>': holds no samples; remove it from the data\.")
 
 
-@pytest.mark.parametrize("rate", [None, 0, -8000, float("nan"), "16000"])
+@pytest.mark.parametrize("rate", [None, 0, 0.5, -8000, float("nan"), "16000"])
 def test_array_without_rate(rate):
     fails({"array": np.zeros(8), "sampling_rate": rate}, r"'<array>': an array needs its \"sampling_rate\" in Hz\.")
 

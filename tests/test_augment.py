@@ -237,7 +237,7 @@ class TestARun:
         # The first validation is of a model that has seen other clips than without it.
         assert result.history[0]["loss"] != trained.history[0]["loss"]
 
-    def test_evaluation_sees_the_clips_as_they_are(self, tones, quick, trained, tmp_path):
+    def test_evaluation_sees_the_clips_as_they_are(self, tones, quick, tmp_path):
         """A model that does not change: validation is that of the same run without augmentation."""
         still = {**quick, "learning_rate": 1e-30, "num_epochs": 2}
         plain = audioclf.train(tones, output_dir=tmp_path / "plain", **still)

@@ -130,7 +130,7 @@ class TestRefusals:
         assert "out.jsonl' is there already: name another file, or remove it." in errors
         assert (tmp_path / "out.jsonl").read_text() == "dear to somebody"
 
-    def test_other_options_or_another_checkpoint(self, begun, checkpoint, tones, tmp_path, capsys):
+    def test_other_options_or_another_checkpoint(self, begun, checkpoint, tones, capsys):
         """What is there lacks its settings, so it may be anybody's."""
         errors = self.told(capsys, checkpoint, tones, "--output", begun)
         assert "out.jsonl.parts' holds results of another checkpoint or of other options: remove it" in errors

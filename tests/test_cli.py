@@ -60,7 +60,10 @@ def test_train_evaluate_predict(tones, tmp_path, capsys):
     plain, _ = told("predict", out / "best", clip)
     assert plain.startswith(f"{clip}  {expected[0]['label']} ")
 
+    (cache / "rows").mkdir()  # of streams
+    (cache / "rows" / "0123").write_bytes(b"audio")
     assert "60 clips" in told("cache", "--cache-dir", cache)[0]
+    assert "       1 clips" in told("cache", "--cache-dir", cache)[0]
     assert "freed" in told("cache", "--cache-dir", cache, "--clear")[0]
     assert "in 0 sets" in told("cache", "--cache-dir", cache)[0]
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 import audioclf
-from audioclf import ConfigError
+from audioclf import CheckpointError, ConfigError
 from audioclf.comparison import paired_difference
 
 
@@ -72,6 +72,20 @@ def test_over_folds(tones, quick, tmp_path):
     assert len(found.scores["a"]) == 4
     difference = np.subtract(found.scores["b"], found.scores["a"])
     assert found.differences["b"].mean == pytest.approx(difference.mean())
+
+
+def test_a_folder_that_cannot_be_written_loses_no_result(tones, quick, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = {**quick, "num_epochs": 1, "seeds": (0, 1), "resume": True, "progress": True}
+    recipes = {"a": {}, "b": {"batch_size": 4}}
+    audioclf.compare(recipes, tones, output_dir="~/out", **options)
+    kept = tmp_path / "out" / "comparison.json"
+    kept.unlink()
+    kept.mkdir()
+    capsys.readouterr()
+    with pytest.raises(CheckpointError, match=r"comparison.json' cannot be written \(.*\): free some space"):
+        audioclf.compare(recipes, tones, output_dir="~/out", **options)
+    assert "2 paired runs each" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_what_is_not_fetched_says_where_it_is(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_only_options_with_a_meaning_are_taken(tmp_path, name):
+def test_only_options_with_a_meaning_are_taken(name):
     """What `load` does not take is refused by name, and it takes nothing that `load_dataset` does not offer."""
     taken = set(inspect.signature(CORPORA[name].load).parameters)
     offered = set(inspect.signature(load_dataset).parameters) - {"name_or_path"}

@@ -453,7 +453,7 @@ class TestData:
         with pytest.raises(DatasetError, match=sentence):
             cross_validate(data, 2, **{**options, "output_dir": tmp_path / "out"})
 
-    def test_the_check_of_the_cut_is_whole(self, clips, options):
+    def test_the_check_of_the_cut_is_whole(self, clips):
         """Whether a part can be cut does not hang on the seed."""
         splits = audioclf.load_dataset(clips)
         for seed in range(50):

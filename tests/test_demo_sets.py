@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,15 @@ class TestParts:
         assert (len(splits.test), len(splits.train), len(splits.valid)) == (15, 795, 0)
         assert len({example.group for example in splits.train}) == 53
         assert all(example.fold == example.group for example in everything(splits))
+
+
+def test_home_and_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    splits = load_dataset("demo", root="~/sets")
+    assert Path(splits.train[0].audio).is_relative_to(tmp_path / "home" / "sets")
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match=r"cannot be written \(.*\): free some space, or choose another root"):
+        load_dataset("demo", root=tmp_path / "file")
 
 
 class TestRefused:

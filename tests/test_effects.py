@@ -122,7 +122,7 @@ def test_reverberation_is_a_convolution_of_the_same_power(tone, rng):
     assert level_db(wet) == pytest.approx(level_db(tone), abs=1e-5)
 
 
-def test_the_direct_sound_does_not_come_later(rng):
+def test_the_direct_sound_does_not_come_later():
     """A recorded response begins with the time that the sound took to the microphone."""
     click = np.zeros(RATE, np.float32)
     click[1000] = 1

@@ -13,6 +13,7 @@ import audioclf
 from audioclf import AudioclfError, ConfigError
 from audioclf.clips import Clips
 from audioclf.models.classifier import build_classifier, freeze
+from audioclf.models.heads import MeanHead
 
 LABELS = ["high", "low", "mid"]
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -123,6 +124,19 @@ def test_decoded_audio_that_is_gone(tones, quick, tmp_path, monkeypatch):
         run(tones, quick, tmp_path / "out", **options)
     monkeypatch.undo()
     run(tones, quick, tmp_path / "again", **options)
+
+
+def test_a_clip_that_goes_before_its_features_are_made(tones, quick, tmp_path):
+    shutil.copytree(tones, tmp_path / "tones")
+    gone = next((tmp_path / "tones").rglob("*.wav"))
+
+    def head(config):
+        gone.unlink()
+        return MeanHead(config)
+
+    options = {"freeze": "backbone", "max_cache_gb": 0, "cache_dir": str(tmp_path / "cache"), "head": head}
+    with pytest.raises(AudioclfError, match=f"can be no longer:\n  '{gone}': no such file"):
+        run(tmp_path / "tones", quick, tmp_path / "out", **options)
 
 
 def test_the_run_tells_of_its_features(tones, quick, tmp_path, capsys):

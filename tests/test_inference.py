@@ -66,7 +66,7 @@ def test_scores_do_not_depend_on_company(classifier, clips):
         assert by_label(classifier(clip)) == pytest.approx(by_label(scores), abs=1e-5)
 
 
-def test_forms_of_input(classifier, clips, tmp_path):
+def test_forms_of_input(classifier, clips):
     path = clips[0]
     samples, rate = soundfile.read(path, dtype="float32")
     with open(path, "rb") as file:
@@ -167,7 +167,7 @@ def test_evaluate_by_label_names(trained, tones, quick, tmp_path):
     assert metrics["accuracy"] >= 0.8
 
 
-def test_evaluate_refusals(trained, classifier, tones, tmp_path):
+def test_evaluate_refusals(classifier, tones, tmp_path):
     with pytest.raises(DatasetError, match=r"has no test part, only train \(12 clips\); choose one of these as split"):
         audioclf.evaluate(classifier, tones / "test")
     (tmp_path / "other.csv").write_text(

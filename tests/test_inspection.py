@@ -2,13 +2,14 @@
 
 import csv
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE
+from conftest import RATE, write_tone
 
 import audioclf
 from audioclf.cli import main
@@ -143,6 +144,17 @@ def test_bad_input_is_one_sentence(arguments, sentence, tones, tmp_path, capsys)
     words = [word.format(tones=tones) for word in arguments]
     assert main(["inspect", *words, "--cache-dir", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"{sentence}\n"
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    """As training reads it."""
+    rng = np.random.default_rng(0)
+    for label in ("low", "high"):
+        for number in range(3):
+            write_tone(tmp_path / label / f"{number}.wav", 300, 0.5, rng)
+    os.rename(tmp_path / "low" / "0.wav", os.fsencode(tmp_path / "low") + b"/caf\xe9.wav")
+    found = audioclf.inspect(tmp_path, cache_dir=tmp_path / "cache")
+    assert found.sampling_rates == {22_050: 6}
 
 
 def test_a_datasets_object_and_several_labels(tmp_path):

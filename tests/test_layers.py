@@ -30,6 +30,7 @@ LAYERS = [
     },
     {
         "audio",
+        "sound_file",
         "augment",
         "effects",
         "fingerprint",

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import audioclf
 from audioclf import ConfigError, ResourceError
-from audioclf.memory import backing_off, is_out_of_memory, split
+from audioclf.memory import backing_off, in_pieces, is_out_of_memory
 
 
 class Full:
@@ -254,7 +254,7 @@ class TestParts:
     @pytest.mark.parametrize("max_clips", [None, 1, 2, 3, 7, 8, 100])
     def test_split_keeps_every_clip_once(self, max_clips):
         batch = {"labels": torch.arange(7), "input_values": torch.randn(7, 5)}
-        pieces = list(split(batch, max_clips))
+        pieces = list(in_pieces(batch, max_clips))
         assert all(len(piece["labels"]) <= (max_clips or 7) for piece in pieces)
         for key, value in batch.items():
             assert torch.equal(torch.cat([piece[key] for piece in pieces]), value)

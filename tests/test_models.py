@@ -7,11 +7,12 @@ import torch
 from conftest import tiny_config
 from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2Config
 
+import audioclf
 from audioclf import CheckpointError, ConfigError, config
 from audioclf.models.backbone import encode
 from audioclf.models.classifier import AudioClassifier, build_classifier, freeze, load_classifier
 from audioclf.models.frontend import masked_group_norm, min_samples, num_frames
-from audioclf.models.heads import HEADS
+from audioclf.models.heads import HEADS, MeanHead
 from audioclf.models.loading import load_config, load_feature_extractor
 from audioclf.models.losses import build_loss
 from audioclf.models.waveform import encode_features
@@ -168,6 +169,20 @@ class TestRefusals:
     def test_head_that_is_no_module(self):
         with pytest.raises(ConfigError, match=r"gave int, not a torch\.nn\.Module"):
             build_classifier(tiny_config(), lambda config: 3, LABELS)
+
+    def test_head_for_a_checkpoint_that_has_one(self, tmp_path):
+        AutoModelForAudioClassification.from_config(tiny_config(num_labels=3)).save_pretrained(tmp_path)
+        with pytest.raises(ConfigError, match=r"has the head 'mean', which needs no callable to build it: leave head"):
+            load_classifier(str(tmp_path), MeanHead)
+
+    def test_loss_with_weights_of_its_own(self, tones, quick, tmp_path):
+        class Proxies(torch.nn.Module):
+            def __init__(self, config):
+                super().__init__()
+                self.linear = torch.nn.Linear(config.num_labels, 2)
+
+        with pytest.raises(ConfigError, match="loss= has weights to be trained, which nothing trains: put them into"):
+            audioclf.train(tones, output_dir=tmp_path / "out", loss=Proxies, **quick)
 
     def test_loss_given_instead_of_its_builder(self):
         loss = torch.nn.CrossEntropyLoss(reduction="none")

@@ -297,7 +297,7 @@ class TestRefused:
             audioclf.evaluate(trained.checkpoint_dir, chords, **cache)
 
 
-def test_a_given_valid_part_keeps_metric_and_notes(tones, chords, options, tmp_path, capsys):
+def test_a_given_valid_part_keeps_metric_and_notes(tones, options, tmp_path, capsys):
     """What a corpus says of itself holds beside valid= too."""
     whole = load_dataset(tones)
     train = make_splits(whole.train, name="x", labels=whole.labels, notes=["A clip is missing."], metric="uar")

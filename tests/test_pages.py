@@ -93,7 +93,7 @@ class TestExplore:
     def value(self, page, name: str) -> str:
         return page.input_value(f"#{name} textarea")
 
-    def test_listening(self, explorer, data):
+    def test_listening(self, explorer):
         """Random clips at first; then those of a part and a class; the numbers are NumPy's."""
         with opened(explorer) as page:
             until(lambda: page.locator("audio").count() >= 6)

@@ -90,7 +90,7 @@ def test_planted_errors_come_first(clips, run, page):
     assert page.index("likely a wrong label") < page.index(names[0])
 
 
-def test_in_a_browser(run, tmp_path):
+def test_in_a_browser(run):
     """No network, no message on the console, nothing wider than the window, players that play, light and dark."""
     colours = {}
     with chromium() as browser:

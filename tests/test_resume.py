@@ -436,9 +436,20 @@ class TestStartAndEnd:
         with pytest.raises(ConfigError, match="holds no earlier run, but something else"):
             audioclf.train(tones, resume=True, output_dir=tmp_path, **quick)
 
-    def test_a_finished_run_returns_its_result(self, hard_run, quick, tmp_path):
+    def test_a_finished_run_returns_its_result(self, hard_run, quick):
         again = audioclf.train("no data are needed", resume=True, output_dir=hard_run.output_dir, **{**quick, **HARD})
         assert again == hard_run
+
+    def test_what_the_end_of_a_finished_run_did_not_do(self, hard_run, quick, monkeypatch):
+        monkeypatch.setenv("HF_TOKEN", "hf_any")
+        options = {**quick, **HARD, "resume": True, "output_dir": hard_run.output_dir}
+        best = hard_run.checkpoint_dir
+        for more, command in (
+            ({"push_to_hub": "user/name"}, f"audioclf push {best} user/name"),
+            ({"report": True}, f"audioclf report {best} DATA"),
+        ):
+            with pytest.raises(ConfigError, match=f"The run has ended, so {next(iter(more))} does nothing: {command}$"):
+                audioclf.train("no data are needed", **{**options, **more})
 
     def test_killed_during_the_test(self, hard_run, tones, quick, tmp_path):
         shutil.copytree(hard_run.output_dir, tmp_path / "out")
@@ -472,7 +483,7 @@ class TestDamage:
             audioclf.train(tones, **run)
 
     @pytest.mark.parametrize("patience", [None, 1])
-    def test_best_is_gone_after_the_last_epoch(self, hard_run, tones, quick, tmp_path, patience):
+    def test_best_is_gone_after_the_last_epoch(self, tones, quick, tmp_path, patience):
         """It is told, not put down to the numbers; with epochs to come one of them takes its place."""
         cut_after.cut(None)
         options = {**quick, **HARD, "output_dir": tmp_path / "out", "patience": patience, "num_epochs": 1}

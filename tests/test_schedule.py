@@ -1,5 +1,7 @@
 """Learning rates step by step against transformers' own schedulers."""
 
+from typing import get_args
+
 import pytest
 import torch
 from transformers import (
@@ -9,7 +11,8 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from audioclf.schedule import SCHEDULES, learning_rate_factor, num_warmup_steps
+from audioclf.config import LrSchedule
+from audioclf.schedule import learning_rate_factor, num_warmup_steps
 
 NUM_STEPS = (1, 2, 3, 7, 10, 50, 333)
 WARMUPS = (0, 1, 2, 5, 33, 333)
@@ -32,7 +35,7 @@ def transformers_rates(schedule: str, num_steps: int, warmup_steps: int) -> list
     return rates
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(LrSchedule))
 @pytest.mark.parametrize("num_steps", NUM_STEPS)
 def test_every_step_equals_transformers(schedule, num_steps):
     for warmup_steps in (warmup for warmup in WARMUPS if warmup <= num_steps):
@@ -52,7 +55,7 @@ def test_constant_stays():
 
 
 def test_peak_is_reached_right_after_the_warmup():
-    for schedule in SCHEDULES:
+    for schedule in get_args(LrSchedule):
         assert learning_rate_factor(0, 100, 10, schedule) == 0
         assert learning_rate_factor(9, 100, 10, schedule) == pytest.approx(0.9)
         assert learning_rate_factor(10, 100, 10, schedule) == 1

@@ -26,7 +26,7 @@ from audioclf.datasets.rows import kept, row_stream
 from audioclf.loaders import _loader
 from audioclf.readers import RowReader, TableReader
 from audioclf.sampling import Share
-from audioclf.streams import StreamClips, StreamCollator, StreamOrder
+from audioclf.streams import StreamClips, StreamCollator, StreamSampler
 
 SHARDS = (7, 1, 12, 5, 9)
 """Clips of each shard: 34 in all."""
@@ -88,7 +88,7 @@ def table(folder: Path) -> tuple[Example, ...]:
 KINDS = {"table": table, "parquet": parquet, "tar": tar, "one shard": one_shard}
 
 
-def order_of(kind: str, folder: Path, rank: int = 0, num_ranks: int = 1, seed: int = 5, **options) -> StreamOrder:
+def order_of(kind: str, folder: Path, rank: int = 0, num_ranks: int = 1, seed: int = 5, **options) -> StreamSampler:
     """A process's order of batches of two clips, two batches in each process's part of a window."""
     if kind == "table":
         examples = table(folder)
@@ -103,7 +103,7 @@ def order_of(kind: str, folder: Path, rank: int = 0, num_ranks: int = 1, seed: i
 
     share = Share(rank, num_ranks, 2 * num_ranks) if make_reader().is_shared else Share(window=2)
     settings = {"windows_per_epoch": 10_000, "batch_size": 2, "max_samples": np.inf, **options}
-    return StreamOrder(make_reader, seed=seed, num_samples=stream_clips().num_samples, share=share, **settings)
+    return StreamSampler(make_reader, seed=seed, num_samples=stream_clips().num_samples, share=share, **settings)
 
 
 def stream_clips(augmentation: Augmentation = Augmentation(5), max_seconds: float = 30.0) -> StreamClips:
@@ -115,7 +115,7 @@ def base(names: list[str]) -> list[str]:
     return [re.search(r"([0-9]+)(\.wav)?$", name)[1] for name in names]
 
 
-def first_pass(order: StreamOrder, num_workers: int) -> list[str]:
+def first_pass(order: StreamSampler, num_workers: int) -> list[str]:
     """Names of the clips of the first pass, in the order a loader with so many workers gives them."""
     clips = stream_clips()
     passes = []
@@ -138,7 +138,7 @@ class Passes:
         self.clips = clips
 
     def __getitem__(self, clip):
-        return self.clips[clip]["name"], clip.passed
+        return self.clips[clip]["name"], clip.pass_number
 
 
 def collate_names(items):
@@ -166,7 +166,7 @@ def test_each_pass_has_its_own_order(kind, folder):
     passes: dict[int, list[str]] = {}
     for batch in order:
         for clip in batch:
-            passes.setdefault(clip.passed, []).append(clip.example.name)
+            passes.setdefault(clip.pass_number, []).append(clip.example.name)
         if len(passes) > 3:
             break
     assert sorted(passes[1]) == sorted(passes[2]) == sorted(passes[3])
@@ -174,7 +174,7 @@ def test_each_pass_has_its_own_order(kind, folder):
 
 
 def flat(batches) -> list[list[tuple[str, int, int]]]:
-    return [[(clip.example.name, clip.number, clip.passed) for clip in batch] for batch in batches]
+    return [[(clip.example.name, clip.number, clip.pass_number) for clip in batch] for batch in batches]
 
 
 @random_cases(50, few=5)
@@ -204,8 +204,8 @@ def test_batches_are_of_like_length(folder):
     order.set_epoch(1)
     first = []
     for batch in order:
-        first += [batch] if batch[0].passed == 1 else []
-        if batch[0].passed > 1:
+        first += [batch] if batch[0].pass_number == 1 else []
+        if batch[0].pass_number > 1:
             break
     lengths = [[stream_clips().num_samples(clip.example) for clip in batch] for batch in first]
     assert max(max(of) - min(of) for of in lengths) < 0.15 * 16_000  # of 0.4 s between the shortest and the longest
@@ -245,7 +245,7 @@ class TestSamples:
 
     def test_augmentation_is_of_clip_and_pass(self, folder):
         clips = stream_clips(Augmentation(5, random_crop=True), max_seconds=0.1)
-        first, again, later = (clips[TableReader(table(folder), 0).read(1)[0]._replace(passed=n)] for n in (1, 1, 2))
+        first, again, later = (clips[TableReader(table(folder), 0).read(1)[0]._replace(pass_number=n)] for n in (1, 1, 2))
         assert np.array_equal(first["waveform"], again["waveform"])
         assert not np.array_equal(first["waveform"], later["waveform"])
 

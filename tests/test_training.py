@@ -153,6 +153,8 @@ class TestTheLoop:
         before, after = _fresh(quick), weights(result.output_dir / "last")
         assert all(torch.equal(after[f"hubert.{name}"], value) for name, value in before.backbone.state_dict().items())
         assert not torch.allclose(after["classifier.weight"], before.head.classifier.weight, atol=1e-3)
+        rates = [row["learning_rate"] for row in result.history if row["event"] == "step"]
+        assert 0.05 < max(rates) <= 0.1  # of what is trained
 
     def test_frozen_feature_encoder(self, tones, quick, tmp_path):
         result = audioclf.train(
@@ -163,7 +165,7 @@ class TestTheLoop:
         assert changed
         assert not any(name.startswith("feature_extractor.") for name in changed)
 
-    def test_weight_decay_spares_biases_and_norms(self, tones, quick):
+    def test_weight_decay_spares_biases_and_norms(self, quick):
         from audioclf.optimizer import build_optimizer
 
         config = audioclf.TrainConfig(**{**quick, "weight_decay": 0.1})

@@ -53,6 +53,15 @@ class Example:
             return name
         return f"{name} [{self.start or 0.0}-{'' if self.end is None else self.end} s]"
 
+    def source(self) -> Any:
+        """The sound that it is, or is a part of, in a form that `audioclf.audio.load` takes.
+
+        Raises:
+            OSError: when what it is read from is gone.
+            AudioError: when that cannot be read.
+        """
+        return self.audio if isinstance(self.audio, str) else self.audio.read()
+
     def identity(self) -> str:
         """A string that changes when the clip's sound may have."""
         if not isinstance(self.audio, str):

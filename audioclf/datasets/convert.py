@@ -6,8 +6,9 @@ from typing import Any
 
 import soundfile
 
-from ..audio import load, named
+from ..audio import load, source_and_name
 from ..errors import AudioError
+from ..sound_file import open_sound
 from .base import AudioSplits, Example, refuse_stream
 
 SPLIT_NAMES = {"train": "train", "valid": "validation", "test": "test"}
@@ -55,7 +56,7 @@ def _part(splits: AudioSplits, clips: Sequence[Example]) -> Any:
 
 
 def _audio(clip: Example) -> dict[str, Any]:
-    source = clip.audio if isinstance(clip.audio, str) else named(clip.audio.read())[0]
+    source, _ = source_and_name(clip.source())
     is_part = clip.start is not None or clip.end is not None
     if isinstance(source, Mapping):
         rate = int(source["sampling_rate"])
@@ -67,7 +68,7 @@ def _audio(clip: Example) -> dict[str, Any]:
 
 def _cut(source: Any, clip: Example) -> tuple[Any, int]:
     try:
-        with soundfile.SoundFile(source if isinstance(source, str) else io.BytesIO(source)) as file:
+        with open_sound(source) as file:
             first = file.seek(min(len(file), round((clip.start or 0.0) * file.samplerate)))
             last = len(file) if clip.end is None else round(clip.end * file.samplerate)
             return file.read(last - first, dtype="float32"), file.samplerate

@@ -1,21 +1,20 @@
 """Rows of a `datasets.IterableDataset`, shard by shard: training clips of which nobody has to hold all at once."""
 
+import contextlib
 import functools
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from ..audio import EXTENSIONS
+from ..cache import KEPT_ROWS
 from ..errors import DatasetError
 from .base import AudioSource, Example
 from .hub import class_names_of, column_of_labels, holds_lists, label_reader
-
-KEPT_ROWS = "rows"
-"""Folder below the cache for the audio of held-out clips."""
 
 
 @dataclass(frozen=True)
@@ -170,15 +169,18 @@ def kept(stream: RowStream, split: str, cache_dir: Path) -> Iterator[Example]:
 def _file_of(content: bytes, folder: Path) -> str:
     """A file of that content, whole or not there, whoever else writes it at the same time."""
     path = folder / hashlib.sha256(content).hexdigest()[:32]
+    partial = folder / f".{path.name}-{uuid4().hex}"
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as file:
+            with partial.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(file.name).replace(path)
+            partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise DatasetError(
             f"The cache of held-out clips in {str(folder)!r} cannot be written ({error.strerror or error}): free some "
             "space or choose another folder with cache_dir."

@@ -15,8 +15,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import soundfile
-
+from ..audio import header_seconds
 from ..errors import DatasetError
 from . import archive
 from .base import AudioSplits, Example, make_splits
@@ -151,8 +150,7 @@ def _silence(noise: Path, with_test: bool) -> list[Example]:
 
 
 def _piece_starts(path: Path) -> list[float]:
-    try:
-        seconds = soundfile.info(str(path)).duration
-    except soundfile.LibsndfileError as error:
-        raise DatasetError(f"{str(path)!r}, from which {SILENCE} is cut, cannot be read ({error}).") from error
+    seconds = header_seconds(str(path))
+    if seconds is None:
+        raise DatasetError(f"{str(path)!r}, from which {SILENCE} is cut, cannot be read; fetch it again.")
     return [number * HOP_SECONDS for number in range(1 + int((seconds - PIECE_SECONDS) // HOP_SECONDS))]

@@ -192,6 +192,8 @@ def load_classifier(
             f"{model!r} is no classifier but {' '.join(config.architectures or ['an encoder'])}: "
             "train it first with audioclf.train(..., model=...)."
         )
+    if callable(head) and name in (*HEADS, "mean"):
+        raise ConfigError(f"{model!r} has the head {name!r}, which needs no callable to build it: leave head out.")
     if not isinstance(config, AudioclfConfig):
         loaded = load_pretrained(AutoModelForAudioClassification, model, config)
         family = backbone_of(config)

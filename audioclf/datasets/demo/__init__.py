@@ -34,12 +34,12 @@ def load(root: str | Path | None, protocol: str | None, fold: int | str | None, 
         cache_dir: Where it is written without a root.
 
     Raises:
-        DatasetError: for a set or a fold that there is not.
+        DatasetError: for a set or a fold that there is not, and a folder that cannot be written.
         ConfigError: for a fold of a set without folds.
     """
     name = choose_protocol("demo", protocol, tuple(SETS))
     chosen = SETS[name]
-    folder = Path(root or cache_dir) / chosen.VERSION
+    folder = Path(root or cache_dir).expanduser() / chosen.VERSION
     clips = chosen.clips()
     examples = [clip.example(folder) for clip in clips]
     if fold is not None and clips[0].fold is None:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import numpy as np
 import soundfile as sf
 
+from ...errors import DatasetError
 from ..base import Example
 
 
@@ -36,7 +37,11 @@ class Clip:
 
 
 def write(folder: Path, clips: Sequence[Clip], sampling_rate: int) -> None:
-    """Write all clips as 16-bit wav files below `folder`, unless it is there."""
+    """Writes all clips as 16-bit wav files below `folder`, unless it is there.
+
+    Raises:
+        DatasetError: when they cannot be written.
+    """
     if folder.is_dir():
         return
     # Into a sibling that is renamed: `folder` is never there by half.
@@ -47,8 +52,11 @@ def write(folder: Path, clips: Sequence[Clip], sampling_rate: int) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             sf.write(path, clip.make(), sampling_rate, subtype="PCM_16")
         os.replace(temporary, folder)
-    except OSError:
+    except (OSError, sf.SoundFileError) as error:
         if not folder.is_dir():  # else another process put the same corpus there first, which is as good
-            raise
+            reason = getattr(error, "strerror", None) or error
+            raise DatasetError(
+                f"{str(folder)!r} cannot be written ({reason}): free some space, or choose another root or cache_dir."
+            ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from .files import Clip
 from .sound import level, master
-from .voice import SAMPLING_RATE, Said, Voice, draw_voice, speak, today
+from .voice import SAMPLING_RATE, Said, draw_voice, speak, today
 
 VERSION = "demo-languages-v1"
 """Names the folder of the set: to be changed whenever a sample of any clip changes."""
@@ -83,12 +83,12 @@ def synthesise(language: str, speaker: int, take: int) -> np.ndarray:
     lead = rng.integers(SAMPLING_RATE // 4)  # the clip begins anywhere in a phrase
     parts, total = [], 0
     while total < num_samples + lead:
-        parts.append(speak(list(_phrase(_LANGUAGES[language], voice, rng)), voice, rng))
+        parts.append(speak(list(_phrase(_LANGUAGES[language], rng)), voice, rng))
         total += len(parts[-1])
     return master(level(np.concatenate(parts)[lead : lead + num_samples]), rng, SAMPLING_RATE)
 
 
-def _phrase(language: _Language, voice: Voice, rng: np.random.Generator) -> Iterator[Said]:
+def _phrase(language: _Language, rng: np.random.Generator) -> Iterator[Said]:
     """Some syllables and a pause."""
     count = int(rng.integers(4, 8))
     lengths = np.array([language.beat[i % len(language.beat)] or rng.choice([0.6, 2.0]) for i in range(count)])
@@ -107,11 +107,6 @@ def _phrase(language: _Language, voice: Voice, rng: np.random.Generator) -> Iter
         for sound in coda.strip("."):
             yield Said(sound, 1.0, loudness, end)
     yield Said("_", rng.uniform(0.8, 2.5))
-
-
-def _any(sounds: str, rng: np.random.Generator) -> str:
-    choices = sounds.split()
-    return choices[rng.integers(len(choices))]
 
 
 def _melody(language: _Language, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -72,7 +72,6 @@ _PHONES: dict[str, tuple[_Phone, ...]] = {
     "j": (_Phone(0.06, (280.0, 2300.0, 3000.0), voice=0.6),),
     "_": (_Phone(0.10, (500.0, 1450.0, 2450.0)),),
 }
-VOWELS = "".join(_VOWELS)
 
 
 @dataclass(frozen=True)
