@@ -5,15 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .errors import AudioclfError
+from .figures import timeline_figure
 from .inference import Classifier
 from .serving import import_gradio
-from .timeline import Timeline
-
-MAX_LINES = 8
-"""Classes whose scores are drawn over time: those that are heard most."""
 
 
 def build_app(classifier: Classifier, title: str = "audioclf") -> Any:
@@ -87,17 +82,3 @@ def _told(gradio: Any, path: str) -> Iterator[None]:
     except AudioclfError as error:
         message = str(error).replace(repr(path), repr(Path(path).name))
         raise gradio.Error(message, print_exception=False) from error
-
-
-def timeline_figure(timeline: Timeline) -> Any:
-    """A matplotlib figure of the scores over time, of the classes that are heard most."""
-    from matplotlib.figure import Figure
-
-    order = np.argsort(-timeline.scores.max(axis=0), kind="stable")[:MAX_LINES]
-    figure = Figure(figsize=(7.0, 3.0), layout="constrained")
-    axes = figure.add_subplot(title="scores over time", xlabel="seconds", ylabel="score", ylim=(0, 1.02))
-    for column in order:
-        label = timeline.labels[column].replace("$", r"\$")
-        axes.plot(timeline.times.mean(axis=1), timeline.scores[:, column], ".-", label=label)
-    axes.legend(frameon=False, fontsize=8)
-    return figure

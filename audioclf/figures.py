@@ -1,4 +1,4 @@
-"""Figures of a run: for TensorBoard, and as SVG that takes a page's own colours, light or dark."""
+"""Figures of a run or a sound: for TensorBoard and Gradio, and SVG that takes a page's own colours, light or dark."""
 
 import io
 import re
@@ -8,45 +8,74 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 
 from .findings import shorten
 from .metrics import CALIBRATION_BINS, NAMES
+from .timeline import Timeline
 
 MAX_MATRIX_CLASSES = 20
 """Classes up to which a confusion matrix has names and numbers; beyond, the pairs most often confused are listed."""
 MAX_BARS = 60
+MAX_LINES = 8
+"""Classes whose scores are drawn over time: those that are heard most."""
+EAST_ASIAN_FONTS = (
+    *("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo"),
+    *("Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC"),
+)
+"""Usual fonts of Linux, Windows and macOS, which matplotlib asks in turn for a character that its own font lacks."""
 INK, FIRST, SECOND = "#010203", "#2e7dd7", "#e07a1f"
 """What becomes the page's colour of text; two colours that can be told apart on white and on black."""
+
+
+def label_fonts() -> dict[str, list[str]]:
+    """Settings with which labels in Hangul, kana or Han are more than boxes, where a font for them is installed."""
+    return {"font.family": ["sans-serif", *(name for name in EAST_ASIAN_FONTS if name in get_font_names())]}
 
 
 def confusion_figure(confusion: np.ndarray, labels: Sequence[str]) -> Figure:
     """A confusion matrix (C, C), rows in shares of their class."""
     size = min(12.0, 2.5 + 0.35 * len(labels))
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if len(labels) <= MAX_MATRIX_CLASSES:
-        # Escaped: matplotlib would read a dollar sign in a label as mathematics.
-        names = [shorten(label).replace("$", r"\$") for label in labels]
-        axes.set_xticks(range(len(labels)), names, rotation=90)
-        axes.set_yticks(range(len(labels)), names)
-        for row, column in np.argwhere(confusion):
-            axes.text(column, row, str(confusion[row, column]), ha="center", va="center", fontsize=7)
-    return figure
+    with matplotlib.rc_context(label_fonts()):
+        figure = Figure(figsize=(size, size), layout="constrained")
+        axes = figure.add_subplot()
+        axes.imshow(confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        if len(labels) <= MAX_MATRIX_CLASSES:
+            # Escaped: matplotlib would read a dollar sign in a label as mathematics.
+            names = [shorten(label).replace("$", r"\$") for label in labels]
+            axes.set_xticks(range(len(labels)), names, rotation=90)
+            axes.set_yticks(range(len(labels)), names)
+            for row, column in np.argwhere(confusion):
+                axes.text(column, row, str(confusion[row, column]), ha="center", va="center", fontsize=7)
+        return figure
 
 
 def precision_figure(average_precisions: np.ndarray, labels: Sequence[str]) -> Figure:
     """Each class's average precision (C,); of very many classes the lowest."""
     shown = np.argsort(average_precisions, kind="stable")[:MAX_BARS][::-1]  # NaN, a class without clips, goes last
-    figure = Figure(figsize=(6.0, 1.5 + 0.2 * len(shown)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.barh(range(len(shown)), np.nan_to_num(average_precisions[shown]))
-    axes.set_yticks(range(len(shown)), [shorten(labels[index]).replace("$", r"\$") for index in shown])
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("average precision")
-    return figure
+    with matplotlib.rc_context(label_fonts()):
+        figure = Figure(figsize=(6.0, 1.5 + 0.2 * len(shown)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.barh(range(len(shown)), np.nan_to_num(average_precisions[shown]))
+        axes.set_yticks(range(len(shown)), [shorten(labels[index]).replace("$", r"\$") for index in shown])
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("average precision")
+        return figure
+
+
+def timeline_figure(timeline: Timeline) -> Figure:
+    """The scores over time, of the classes that are heard most."""
+    order = np.argsort(-timeline.scores.max(axis=0), kind="stable")[:MAX_LINES]
+    with matplotlib.rc_context(label_fonts()):
+        figure = Figure(figsize=(7.0, 3.0), layout="constrained")
+        axes = figure.add_subplot(title="scores over time", xlabel="seconds", ylabel="score", ylim=(0, 1.02))
+        for column in order:
+            label = timeline.labels[column].replace("$", r"\$")
+            axes.plot(timeline.times.mean(axis=1), timeline.scores[:, column], ".-", label=label)
+        axes.legend(frameon=False, fontsize=8)
+        return figure
 
 
 def curves_svg(history: Sequence[dict[str, Any]], metric: str) -> tuple[str, str]:

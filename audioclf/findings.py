@@ -139,13 +139,19 @@ def _spellings(splits: AudioSplits, totals: Counter[str]) -> list[Finding]:
             "label-spellings",
             "error",
             f"The labels {', '.join(f'{label!r} ({totals[label]} clips)' for label in same)} are one name in "
-            f"{len(same)} spellings, and so {len(same)} classes.",
+            f"{len(same)} spellings, and so {len(same)} classes{_look_alike(same)}.",
             f"Write {same[0]!r} for all of them.",
             _labelled(splits, same[1:]),
         )
         for same in spellings.values()
         if len(same) > 1
     ]
+
+
+def _look_alike(labels: Sequence[str]) -> str:
+    if len({unicodedata.normalize("NFC", label) for label in labels}) == len(labels):
+        return ""
+    return "; some look alike, and differ in their Unicode form (NFC, NFD)"
 
 
 def _typos(splits: AudioSplits, totals: Counter[str]) -> list[Finding]:

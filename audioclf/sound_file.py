@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -75,7 +76,7 @@ def file_blocks(
         raise AudioError(f"{name}: is empty (0 bytes); remove it from the data.")
     if isinstance(source, str):
         if not os.path.exists(source):
-            raise AudioError(f"{name}: no such file.")
+            raise AudioError(f"{name}: no such file{_spelt_otherwise(source)}.")
         if os.path.isdir(source):
             raise AudioError(f"{name}: is a folder, not an audio file.")
         if os.path.getsize(source) == 0:
@@ -90,6 +91,14 @@ def file_blocks(
         stream.close()
         return _torchcodec_blocks(source, name, start, end, error.error_string.rstrip("."))
     return file.samplerate, _soundfile_blocks(stream, file, name, start, end)
+
+
+def _spelt_otherwise(path: str) -> str:
+    """What to say where there is a file of that name as macOS decomposes accents and Hangul, or composed again."""
+    for form in ("NFC", "NFD"):
+        if (other := unicodedata.normalize(form, path)) != path and os.path.exists(other):
+            return f", but one of the same letters in another Unicode form: write its name as {form}"
+    return ""
 
 
 def _soundfile_blocks(

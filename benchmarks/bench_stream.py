@@ -3,8 +3,9 @@
 Usage: python benchmarks/bench_stream.py [--minutes 30] [--shards 8] [--clips 64] [--workers 2] [--json FILE]
 
 Parquet shards of clips of 4 to 10 s (16 kHz wav), read as a `datasets.IterableDataset`; a tiny encoder, so that reading
-and decoding are what takes time; random crops of 2 s. Memory is that of all processes together (private and shared
-pages once each: PSS), every 2 s; the first tenth of the time, in which blocks and caches fill, does not count.
+and decoding are what takes time; random crops of 2 s. Memory is that of all processes together, every 2 s: their own
+pages, shared ones once, and what the largest of them has of files, libraries above all, which other programs may share.
+The first tenth of the time, in which blocks and caches fill, does not count. Linux only.
 """
 
 import json
@@ -92,16 +93,18 @@ def prepare(folder: Path, num_shards: int, num_clips: int) -> None:
         soundfile.write(path, 0.1 * rng.standard_normal(32_000), 16_000)
 
 
-def memory_mib(pid: int) -> int:
+def memory_mib(pid: int) -> float:
     """Of a process and all that it has started."""
-    total = 0
-    try:
-        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for process in processes:
-            total += process.memory_full_info().pss
-    except psutil.NoSuchProcess:
-        pass
-    return total // 2**20
+    own, of_files = 0, [0]
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        try:
+            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        except OSError:  # it has ended
+            continue
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines() if line.endswith("kB")}
+        own += kib["Pss_Anon"] + kib["Pss_Shmem"]
+        of_files.append(kib["Rss"] - kib["Anonymous"])
+    return (own + max(of_files)) / 1024
 
 
 if __name__ == "__main__":

@@ -203,6 +203,16 @@ def test_file_names(tmp_path, name):
     fails(path, re.escape(f"{str(path)!r}: is empty (0 bytes); remove it from the data."))
 
 
+@pytest.mark.parametrize(("there", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_in_the_other_unicode_form(tmp_path, there, asked):
+    path = tmp_path / unicodedata.normalize(there, "소리.wav")
+    path.write_bytes(encode(voices(0.1, RATE), RATE))
+    fails(
+        str(tmp_path / unicodedata.normalize(asked, "소리.wav")),
+        rf".*: no such file, but one of the same letters in another Unicode form: write its name as {there}\.",
+    )
+
+
 def test_silence_loads(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(44_100), 44_100)
     waveform = audio.load(tmp_path / "a.wav", RATE)

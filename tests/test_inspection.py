@@ -209,6 +209,12 @@ class TestTable:
     def test_spellings(self, labels):
         assert self.kinds(dict.fromkeys(labels, 20)) == {"label-spellings": 1}
 
+    def test_spellings_that_look_alike(self):
+        for labels, alike in ((("caf\u00e9", "cafe\u0301"), True), (("cafe", "Cafe"), False)):
+            clips = [audioclf.Example(f"{label} {number}", label) for label in labels for number in range(20)]
+            (found,) = of_table(audioclf.make_splits(clips, name="x"))
+            assert ("differ in their Unicode form (NFC, NFD)" in str(found)) == alike
+
     @pytest.mark.parametrize("typo", ["rokc", "roc", "rocck", "rick"])
     def test_typos(self, typo):
         expected = {"imbalance": 1, "rare-classes": 1} | ({"label-typo": 1} if len(typo) > 3 else {})

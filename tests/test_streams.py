@@ -245,7 +245,9 @@ class TestSamples:
 
     def test_augmentation_is_of_clip_and_pass(self, folder):
         clips = stream_clips(Augmentation(5, random_crop=True), max_seconds=0.1)
-        first, again, later = (clips[TableReader(table(folder), 0).read(1)[0]._replace(pass_number=n)] for n in (1, 1, 2))
+        first, again, later = (
+            clips[TableReader(table(folder), 0).read(1)[0]._replace(pass_number=n)] for n in (1, 1, 2)
+        )
         assert np.array_equal(first["waveform"], again["waveform"])
         assert not np.array_equal(first["waveform"], later["waveform"])
 
