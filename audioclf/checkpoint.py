@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from .errors import CheckpointError
+from .result import HISTORY_FILE
 
 CHECKSUMS_FILE = "checksums.sha256"
 
@@ -107,8 +108,14 @@ def keep(folder: Path, num_earlier: int) -> None:
 def best_of(path: str | Path) -> Path:
     """The best checkpoint, where a path is the folder of a run; else the path itself."""
     folder = Path(path).expanduser()
-    is_run = (folder / "history.jsonl").is_file() and (folder / "best").is_dir()
+    is_run = (folder / HISTORY_FILE).is_file() and (folder / "best").is_dir()
     return folder / "best" if is_run else folder
+
+
+def located(checkpoint: str | Path) -> str:
+    """A checkpoint as it is opened: a run's best, a folder of its own, or else a hub id as it is."""
+    folder = best_of(checkpoint)
+    return str(folder if folder.exists() else checkpoint)
 
 
 def _put_in_place(new: Path, folder: Path) -> None:

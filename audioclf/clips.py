@@ -15,15 +15,11 @@ import numpy as np
 
 from . import audio, cache
 from .augment import Augmentation
+from .bad_audio import NUM_NAMED, judge, listing
 from .config import default_cache_dir
 from .datasets.base import AudioSplits, Example
 from .errors import AudioError, DatasetError
 from .pieces import piece_starts
-
-AUTO_BAD_SHARE = 0.01
-"""Share of unreadable clips that `bad_audio="auto"` sets aside; above it a run stops."""
-NUM_NAMED = 10
-"""Clips named one by one in a message; the rest are counted."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,7 @@ def decode(
     kept = {"cache_dir": cache_dir, "progress": progress, "max_cache_gb": max_cache_gb}
     ordered, store = stored(splits, sampling_rate=sampling_rate, **kept)
     set_aside = {ordered[i].name: reason for i, reason in store.errors.items()}
-    _judge(list(store.errors.values()), len(ordered), bad_audio)
+    judge(list(store.errors.values()), len(ordered), bad_audio)
     position = {example: i for i, example in enumerate(ordered)}
     max_samples = None if max_seconds is None else audio.num_samples(max_seconds, sampling_rate)
     parts = {
@@ -279,16 +275,6 @@ def _group_numbers(examples: Sequence[Example]) -> np.ndarray:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
-def _judge(reasons: Sequence[str], num_clips: int, bad_audio: str) -> None:
-    """Raises when there are more unreadable clips than the policy lets pass."""
-    allowed = {"skip": num_clips, "auto": AUTO_BAD_SHARE * num_clips, "error": 0}[bad_audio]
-    if len(reasons) > allowed:
-        raise AudioError(
-            f"{len(reasons)} of {num_clips} clips ({len(reasons) / num_clips:.1%}) cannot be used. "
-            f"Repair or remove them, or go on without them by bad_audio='skip':\n{listing(reasons)}"
-        )
-
-
 def _notes(store: cache.ArrayStore, examples: Sequence[Example]) -> list[str]:
     notes = []
     if store.compute is not None:
@@ -305,11 +291,3 @@ def _notes(store: cache.ArrayStore, examples: Sequence[Example]) -> list[str]:
             f"{len(store.flat)} clip(s) are silent, or one constant, from start to end (they are kept): {names}."
         )
     return notes
-
-
-def listing(reasons: Sequence[str]) -> str:
-    """The first of them, a line each, and how many more there are."""
-    lines = [f"  {reason}" for reason in reasons[:NUM_NAMED]]
-    if len(reasons) > NUM_NAMED:
-        lines.append(f"  ... and {len(reasons) - NUM_NAMED} more.")
-    return "\n".join(lines)

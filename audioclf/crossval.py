@@ -27,8 +27,9 @@ from .models.loading import load_config, resolve
 from .objective import choose_metric
 from .output_folder import output_folder
 from .progress import printable
+from .result import finished_result
 from .runtime import choose_device
-from .training import finished_result, train
+from .training import train
 
 RESULT_FILE = "cross_validation.json"
 MAY_CHANGE = {*resume.MAY_CHANGE, "seed"} - {"num_epochs", "patience"}

@@ -1,5 +1,7 @@
 """`explore`: listening to a data set, before and after what is done to a sound for the model. Shapes: T samples."""
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,39 +39,7 @@ def build_explorer(splits: AudioSplits, max_seconds: float = 30.0, seed: int = 0
     """
     gradio = import_gradio()
     refuse_stream(splits, "explore")
-    rng = np.random.default_rng(seed)
-    extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
-
-    def matching(part: str, label: str, text: str) -> list[tuple[str, int]]:
-        clips = splits.parts[part]
-        return [
-            (clip.name, number)
-            for number, clip in enumerate(clips)
-            if (label == ALL or label in clip.labels) and text.lower() in clip.name.lower()
-        ]
-
-    def draw(part: str, label: str, text: str) -> list[Any]:
-        found = matching(part, label, text)
-        chosen = rng.permutation(len(found))[:NUM_SHOWN]
-        shown = [_heard(splits.parts[part][found[row][1]]) for row in chosen]
-        cells: list[Any] = []
-        for sound, picture, title in [*shown, *[(None, None, "")] * (NUM_SHOWN - len(shown))]:
-            cells += [sound, picture, title]
-        listed = found[:MAX_LISTED]
-        count = f"{len(found):,} clips" + (f", the first {MAX_LISTED} listed" if len(found) > MAX_LISTED else "")
-        first = listed[int(chosen[0])][1] if len(chosen) and chosen[0] < len(listed) else None
-        return [*cells, gradio.Dropdown(choices=listed, value=first), count]
-
-    def step(part: str, label: str, text: str, number: int | None, by: int) -> int | None:
-        numbers = [own for _, own in matching(part, label, text)]
-        if not numbers:
-            return None
-        place = numbers.index(number) + by if number in numbers else 0
-        return numbers[place % len(numbers)]
-
-    def look(part: str, number: int | None) -> list[Any]:
-        return [None] * 5 + [""] if number is None else _details(splits.parts[part][number], extractor, max_seconds)
-
+    shelf = _Shelf(splits, max_seconds, np.random.default_rng(seed))
     with gradio.Blocks(title=f"audioclf: {splits.name}", analytics_enabled=False) as page:
         gradio.Textbox(_summary(splits), label=splits.name, interactive=False, container=True)
         with gradio.Row():
@@ -107,11 +77,51 @@ def build_explorer(splits: AudioSplits, max_seconds: float = 30.0, seed: int = 0
         )
         chosen, shown = [part, label, text], [*cells, clip, count]
         for change in (again.click, part.change, label.change, text.submit, page.load):
-            change(draw, chosen, shown)
-        clip.change(look, [part, clip], [before, wave, after, spectrum, table, about])
-        back.click(lambda *values: step(*values, by=-1), [*chosen, clip], clip)
-        on.click(lambda *values: step(*values, by=1), [*chosen, clip], clip)
+            change(shelf.draw, chosen, shown)
+        clip.change(shelf.look, [part, clip], [before, wave, after, spectrum, table, about])
+        back.click(partial(shelf.step, by=-1), [*chosen, clip], clip)
+        on.click(partial(shelf.step, by=1), [*chosen, clip], clip)
     return page
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """What the page's buttons do: a part, a class and a text choose among the clips."""
+
+    splits: AudioSplits
+    max_seconds: float
+    rng: np.random.Generator
+
+    def matching(self, part: str, label: str, text: str) -> list[tuple[str, int]]:
+        """Names and numbers of the clips."""
+        return [
+            (clip.name, number)
+            for number, clip in enumerate(self.splits.parts[part])
+            if (label == ALL or label in clip.labels) and text.lower() in clip.name.lower()
+        ]
+
+    def draw(self, part: str, label: str, text: str) -> list[Any]:
+        """Sound, picture and title of some at random, the list to choose from, and how many match."""
+        found = self.matching(part, label, text)
+        chosen = self.rng.permutation(len(found))[:NUM_SHOWN]
+        shown = [_heard(self.splits.parts[part][found[row][1]]) for row in chosen]
+        cells = [cell for of_clip in [*shown, *[(None, None, "")] * (NUM_SHOWN - len(shown))] for cell in of_clip]
+        listed = found[:MAX_LISTED]
+        count = f"{len(found):,} clips" + (f", the first {MAX_LISTED} listed" if len(found) > MAX_LISTED else "")
+        first = listed[int(chosen[0])][1] if len(chosen) and chosen[0] < len(listed) else None
+        return [*cells, import_gradio().Dropdown(choices=listed, value=first), count]
+
+    def step(self, part: str, label: str, text: str, number: int | None, by: int) -> int | None:
+        """The number of the clip that comes so many after that one."""
+        numbers = [own for _, own in self.matching(part, label, text)]
+        if not numbers:
+            return None
+        place = numbers.index(number) + by if number in numbers else 0
+        return numbers[place % len(numbers)]
+
+    def look(self, part: str, number: int | None) -> list[Any]:
+        """All that is shown of one clip."""
+        return [None] * 5 + [""] if number is None else _details(self.splits.parts[part][number], self.max_seconds)
 
 
 def _summary(splits: AudioSplits) -> str:
@@ -142,12 +152,13 @@ def _before(clip: Example) -> tuple[np.ndarray, int, int | None]:
     return decode_example(clip, rate), rate, told.channels
 
 
-def _details(clip: Example, extractor: Wav2Vec2FeatureExtractor, max_seconds: float) -> list[Any]:
+def _details(clip: Example, max_seconds: float) -> list[Any]:
     try:
         before, rate, channels = _before(clip)
         resampled = decode_example(clip, MODEL_RATE, max_seconds)
     except AudioError as error:
         return [None, None, None, None, None, str(error)]
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
     normalised = extractor(resampled, sampling_rate=MODEL_RATE, return_tensors="np")["input_values"][0]
     columns = [_numbers(before, rate), _numbers(resampled, MODEL_RATE), _numbers(normalised, MODEL_RATE)]
     facts = [f"label: {', '.join(clip.labels) or 'none'}", f"channels: {channels or 'unknown'}"]

@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from transformers import SequenceFeatureExtractor
 
 from . import cache
-from .clips import Clips, listing
-from .collate import make_collator
+from .bad_audio import listing
+from .clips import Clips
+from .collate import Collator, make_collator
 from .config import default_cache_dir
 from .errors import AudioclfError, AudioError
 from .models.backbone import backbone_of
@@ -139,22 +141,7 @@ def cache_features(
     # In the order of their waveforms, so that another split of the same clips finds the same store.
     rows = {_place(part, index): (part, index) for part in parts.values() for index in range(len(part))}
     clips = sorted(rows.items())
-    collator = make_collator(model.config, extractor)
-
-    def compute(position: int) -> np.ndarray:
-        _, (part, index) = clips[position]
-        try:
-            batch = collator([part[index, 0]])
-        except OSError as error:
-            raise AudioclfError(
-                f"{part.names[index]}: its decoded audio in {str(part.store.folder)!r} cannot be read ({error}); run "
-                "again to have it decoded anew."
-            ) from error
-        with torch.inference_mode(), unchanged_random_state(), autocast(device, precision):
-            features = model.features(batch["input_values"].to(device))[0]
-        features = features.to(DTYPES[precision]).cpu()
-        return (features.view(torch.int16) if precision == "bf16" else features).numpy()
-
+    compute = partial(_features_of, model, make_collator(model.config, extractor), clips, device, precision)
     how = f"{precision} {device.type} {model.frontend} {extractor.to_json_string()}"
     where = {
         "identities": [part.identity(i) for _, (part, i) in clips],
@@ -188,6 +175,29 @@ def cache_features(
         )
         for name, part in parts.items()
     }
+
+
+def _features_of(
+    model: AudioClassifier,
+    collator: Collator,
+    clips: Sequence[tuple[Any, tuple[Clips, int]]],
+    device: torch.device,
+    precision: str,
+    position: int,
+) -> np.ndarray:
+    """What the frozen encoder gives for one of the clips, (frames, values), as it is stored."""
+    _, (part, index) = clips[position]
+    try:
+        batch = collator([part[index, 0]])
+    except OSError as error:
+        raise AudioclfError(
+            f"{part.names[index]}: its decoded audio in {str(part.store.folder)!r} cannot be read ({error}); run "
+            "again to have it decoded anew."
+        ) from error
+    with torch.inference_mode(), unchanged_random_state(), autocast(device, precision):
+        features = model.features(batch["input_values"].to(device))[0]
+    features = features.to(DTYPES[precision]).cpu()
+    return (features.view(torch.int16) if precision == "bf16" else features).numpy()
 
 
 def _place(clips: Clips, index: int) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from .datasets.base import AudioSplits, Example, shared_groups
+from .datasets.base import AudioSplits, Example
+from .datasets.overlap import shared_groups
 
 SEVERITIES = ("error", "warning", "note")
 """From what makes scores wrong, over what makes them worse, to what is good to know."""

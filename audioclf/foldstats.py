@@ -15,7 +15,7 @@ from .export import read_metadata
 from .metrics import metrics_of, multi_label_metrics, single_label_metrics
 from .predictions import PREDICTIONS_FILE, read_predictions
 from .progress import folds_table, interval_lines
-from .training import TrainResult
+from .result import TrainResult
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import audio
-from .checkpoint import best_of
+from .checkpoint import located
 from .checks import check_int, check_number
 from .collate import make_collator
 from .config import Device, Precision
@@ -336,8 +336,7 @@ def load(
     Example:
         >>> classifier = load("runs/first")
     """
-    folder = best_of(checkpoint)
-    checkpoint = str(folder) if folder.exists() else str(checkpoint)
+    checkpoint = located(checkpoint)
     where = choose_device(device)
     return Classifier(
         load_classifier(checkpoint, head),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -17,8 +17,9 @@ from .checks import check_int, check_number
 from .clips import stored
 from .config import TrainConfig
 from .copies import find_copies
-from .datasets.base import AudioSplits, Example, refuse_stream, shared_group_note, shared_groups
+from .datasets.base import AudioSplits, Example, refuse_stream
 from .datasets.load import load_dataset
+from .datasets.overlap import shared_group_note, shared_groups
 from .findings import SEVERITIES, Finding
 from .fingerprint import SAMPLING_RATE, landmarks
 from .inspection import Inspection
@@ -68,16 +69,21 @@ def inspect(
         heard = pool.map(partial(_listen, examples, store), readable)
         heard = list(tqdm(heard, total=len(readable), desc="listening", unit="clip", disable=not progress))
     copies = find_copies(
-        [digest for _, _, digest, _ in heard],
-        [marks for _, _, _, marks in heard],
+        [each.digest for each in heard],
+        [each.landmarks for each in heard],
         lambda row: store.array(readable[row]),
         num_threads,
     )
     clips = [
         InspectedClip(
-            examples[index].name, parts[index], examples[index].label, store.lengths[index] / SAMPLING_RATE, *facts[:2]
+            examples[index].name,
+            parts[index],
+            examples[index].label,
+            store.lengths[index] / SAMPLING_RATE,
+            each.levels,
+            each.original,
         )
-        for index, facts in zip(readable, heard, strict=True)
+        for index, each in zip(readable, heard, strict=True)
     ]
     unreadable = [
         findings.found_clip(examples[index], parts[index], detail=reason) for index, reason in store.errors.items()
@@ -93,14 +99,22 @@ def inspect(
     return _summary(splits, clips, sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
-def _listen(examples: Sequence[Example], store: ArrayStore, index: int) -> tuple[Any, ...]:
-    """Levels of a clip, what its file says, a hash of its samples and its landmarks; silence has no hash."""
+class _Heard(NamedTuple):
+    """Levels of a clip, what its file says, a hash of its samples and its landmarks; silence has neither."""
+
+    levels: levels.Levels
+    original: levels.Original
+    digest: bytes
+    landmarks: tuple[np.ndarray, np.ndarray]
+
+
+def _listen(examples: Sequence[Example], store: ArrayStore, index: int) -> _Heard:
     example, waveform = examples[index], np.asarray(store.array(index))
     found = levels.levels(waveform, SAMPLING_RATE)
     original = _original(example, found.may_be_clipped)
     if index in store.flat or found.silent_share == 1:
-        return found, original, b"", (np.zeros(0, np.uint32), np.zeros(0, np.int32))
-    return found, original, hashlib.blake2b(waveform, digest_size=16).digest(), landmarks(waveform)
+        return _Heard(found, original, b"", (np.zeros(0, np.uint32), np.zeros(0, np.int32)))
+    return _Heard(found, original, hashlib.blake2b(waveform, digest_size=16).digest(), landmarks(waveform))
 
 
 def _original(example: Example, look_for_clipping: bool) -> levels.Original:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import best_of, write_file
+from .checkpoint import located, write_file
 from .errors import CheckpointError, ConfigError
 from .evaluation import probabilities
 from .inference import Classifier, load
@@ -89,8 +89,7 @@ def export_onnx(checkpoint: str | Path, path: str | Path, *, head: Callable | No
         2.1e-07
     """
     _require_packages()
-    folder = best_of(checkpoint)
-    checkpoint = str(folder if folder.exists() else checkpoint)
+    checkpoint = located(checkpoint)
     classifier = load(checkpoint, device="cpu", head=head)
     family = classifier.model.config.model_type
     if not BACKBONES[family].has_cnn:

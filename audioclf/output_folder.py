@@ -13,8 +13,9 @@ from .distributed import barrier, is_first_process
 from .errors import ConfigError
 from .predictions import PREDICTIONS_FILE
 from .report_page import REPORT_FILE
+from .result import HISTORY_FILE
 
-RUN_FILES = ("best", "last", "tensorboard", "config.json", PREDICTIONS_FILE, REPORT_FILE, "history.jsonl")
+RUN_FILES = ("best", "last", "tensorboard", "config.json", PREDICTIONS_FILE, REPORT_FILE, HISTORY_FILE)
 """What a run leaves in its output folder, and what `overwrite` deletes there.
 
 By the last one a folder is known as a run's: it is the first to be written and the last to go.

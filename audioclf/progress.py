@@ -19,6 +19,7 @@ from .evaluation import Evaluation
 from .figures import MAX_MATRIX_CLASSES, confusion_figure, precision_figure
 from .findings import shorten
 from .metrics import NAMES, metrics_of
+from .result import HISTORY_FILE
 
 COLUMNS = {"ap": "avg. prec.", "threshold": "threshold", "precision": "precision", "recall": "recall", "f1": "f1"}
 """Heads of the table of classes."""
@@ -58,7 +59,7 @@ class Reporter:
         self.metric = metric
         self.show = show
         self.history = list(history)
-        self._path = output_dir / "history.jsonl" if is_first_process() else None
+        self._path = output_dir / HISTORY_FILE if is_first_process() else None
         self._behind = False
         self._board: SummaryWriter | None = None
         if is_first_process():

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 
 from . import audio, cache, effects
+from .bad_audio import listing
 from .checks import check_number
 from .config import default_cache_dir
 from .datasets.base import file_state
 from .errors import AudioError, ConfigError
-
-NUM_NAMED = 10
-"""Unreadable recordings named in a message; the rest are counted."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +123,9 @@ def open_folder(
     )
     if store.errors:
         reasons = list(store.errors.values())
-        more = [f"... and {len(reasons) - NUM_NAMED} more."] if len(reasons) > NUM_NAMED else []
-        lines = "".join(f"\n  {reason}" for reason in [*reasons[:NUM_NAMED], *more])
         raise AudioError(
-            f"{len(reasons)} of {len(files)} recordings in {folder!r} cannot be used; repair or remove them:{lines}"
+            f"{len(reasons)} of {len(files)} recordings in {folder!r} cannot be used; repair or remove them:\n"
+            f"{listing(reasons)}"
         )
     return store
 

@@ -1,6 +1,5 @@
 """What a run leaves for people at its end, report, model card and hub; and the report of any checkpoint on any data."""
 
-import json
 import platform
 import shlex
 import sys
@@ -13,7 +12,7 @@ import transformers
 
 from . import __version__
 from .card import write_card
-from .checkpoint import best_of
+from .checkpoint import located
 from .datasets.base import AudioSplits, split_name
 from .datasets.load import load_dataset
 from .distributed import is_first_process, on_first
@@ -27,6 +26,7 @@ from .inference import load
 from .inspecting import inspect
 from .metrics import metrics_of
 from .report_page import REPORT_FILE, Judged, write_page
+from .result import read_history
 from .run import Run
 from .scoring import evaluate_clips
 
@@ -125,14 +125,13 @@ def report(
         >>> report("runs/first", "clips.csv", split="valid", output="valid.html")
     """
     path = Path(REPORT_FILE if output is None else output)
-    folder = best_of(checkpoint)
-    where = str(folder) if folder.is_dir() else str(checkpoint)
+    where = located(checkpoint)
     classifier = load(where, **options)
     splits = load_dataset(data, cache_dir=cache_dir)
     part = split_name(split, "split")
     evaluation, clips = evaluate_clips(classifier, splits, part, cache_dir=cache_dir, progress=progress)
     metadata = read_metadata(where)
-    history = _history(folder.parent) if folder.is_dir() else []
+    history = read_history(Path(where).parent)
     facts = {"checkpoint": where, **({"epoch": metadata["epoch"]} if "epoch" in metadata else {}), **_versions()}
     try:
         write_page(
@@ -160,13 +159,6 @@ def _model_name(options: dict[str, Any]) -> str:
 def _judged(splits: AudioSplits, part: str, evaluation: Evaluation, clips: Any) -> Judged:
     groups = {clip.name: clip.group for clip in splits.parts.get(part, ())}
     return Judged(TITLES[part], evaluation, clips, [groups.get(name) for name in clips.names])
-
-
-def _history(folder: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):  # not there, or cut short: the report does without curves
-        return []
 
 
 def _versions() -> dict[str, str]:

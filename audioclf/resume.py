@@ -22,6 +22,7 @@ from .errors import CheckpointError, ConfigError
 from .evaluation import Evaluation
 from .export import read_metadata, save_pretrained
 from .models import lora
+from .result import finished_result
 from .run import Run, State, fingerprint
 from .runtime import random_state, seed_everything, set_random_state
 
@@ -141,19 +142,12 @@ def find(output_dir: Path) -> Saved | None:
         return dataclasses.replace(saved, notes=tuple(notes))
     if notes:
         raise CheckpointError(" ".join([*notes, "There is none before it: start anew with overwrite=True."]))
-    if (output_dir / "best").is_dir() and _has_ended(output_dir):
+    if (output_dir / "best").is_dir() and finished_result(output_dir):
         raise CheckpointError(
             f"{str(output_dir)!r} holds a finished run whose 'last' is gone, so there is nothing to go on with: use "
             "its 'best', name another output_dir, or replace it with overwrite=True."
         )
     return None
-
-
-def _has_ended(output_dir: Path) -> bool:
-    try:
-        return '"event": "end"' in (output_dir / "history.jsonl").read_text(encoding="utf-8")
-    except OSError:
-        return False
 
 
 def _read(folder: Path) -> Saved:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .clips import AUTO_BAD_SHARE
+from .bad_audio import AUTO_BAD_SHARE
 from .copies import Copies
 from .findings import Finding, FoundClip
 from .fingerprint import SAMPLING_RATE

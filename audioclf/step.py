@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .bad_audio import judge_so_far
 from .distributed import gathered, largest, num_ranks, summed
 from .errors import ResourceError, TrainingError
 from .evaluation import clip_losses, forward
@@ -19,7 +20,6 @@ from .memory import backing_off, in_pieces, is_out_of_memory, memory_errors_name
 from .run import Run
 from .runtime import random_state, set_random_state
 from .schedule import learning_rate_factor, num_warmup_steps
-from .streams import judge
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Steps in a row that may be left out before a run stops: fp16's scale starts at 2^16, so no scale can help then."""
@@ -116,7 +116,7 @@ def readable(run: Run, window: list[dict[str, Any]]) -> list[dict[str, Any]] | N
         met = {name: reason for of_process in gathered(own) for name, reason in of_process.items()}
         new = {name: reason for name, reason in met.items() if name not in state.set_aside}
         state.set_aside |= new
-        judge(list(new.values()), len(state.set_aside), state.num_read, run.config.bad_audio)
+        judge_so_far(list(new.values()), len(state.set_aside), state.num_read, run.config.bad_audio)
         for reason in new.values():
             run.reporter.say(f"set aside: {reason}")
     return [batch for batch in window if batch["names"]] if num_readable else None

@@ -21,7 +21,7 @@ from torch import Tensor
 from . import audio
 from .allocator import trim
 from .augment import Augmentation
-from .clips import AUTO_BAD_SHARE, NUM_NAMED, decode_example, listing
+from .clips import decode_example
 from .collate import Collator
 from .datasets.base import Example
 from .errors import AudioError
@@ -211,25 +211,6 @@ class StreamCollator:
         batch: dict[str, Tensor] = self.collator(readable) if readable else {}
         unreadable = {item["name"]: item["error"] for item in items if "error" in item}
         return {**batch, "names": [item["name"] for item in readable], "unreadable": unreadable}
-
-
-def judge(reasons: Sequence[str], num_unreadable: int, num_read: int, bad_audio: str) -> None:
-    """Raises for clips that cannot be read, where `bad_audio` does not let that pass.
-
-    Args:
-        reasons: Why clips just read, for the first time, cannot be used.
-        num_unreadable, num_read: Of all so far, these among them.
-        bad_audio: As `TrainConfig.bad_audio`; `auto` lets the first few pass, of whose share nothing is known yet.
-
-    Raises:
-        AudioError: saying so, and the reasons.
-    """
-    allowed = {"skip": num_read, "auto": max(NUM_NAMED, AUTO_BAD_SHARE * num_read), "error": 0}[bad_audio]
-    if reasons and num_unreadable > allowed:
-        raise AudioError(
-            f"{num_unreadable} of {num_read} clips so far cannot be used. Repair or remove them, or go on without them "
-            f"by bad_audio='skip':\n{listing(reasons)}"
-        )
 
 
 def _source(example: Example) -> Any:

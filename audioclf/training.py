@@ -1,10 +1,9 @@
 """`train`: setup, then the loop."""
 
 import contextlib
-import json
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +33,10 @@ from .output_folder import output_folder
 from .predictions import PREDICTIONS_FILE, write_predictions
 from .progress import board_errors_told_once, calibration_line, results_table
 from .reporting import card_run, push_run, report_run
+from .result import TrainResult, finished_result
 from .run import Run, set_up
 from .runtime import choose_device, choose_precision, deterministic_algorithms, full_fp32, seed_everything
 from .step import agree, backward, check_finite, readable, set_learning_rate, update
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run has made.
-
-    Attributes:
-        best_metrics: Validation metrics of the best epoch: `loss`, `ece`, and those of `audioclf.metrics`, for example
-            `accuracy`, with their 95 % intervals, for example `accuracy_ci`.
-        best_epoch: The epoch they are from, counted from 1.
-        test_metrics: Metrics of the best checkpoint on the test part; None when the data has none.
-        history: The rows of history.jsonl.
-        checkpoint_dir: The best checkpoint, a Hugging Face folder.
-        output_dir: The run's folder.
-    """
-
-    best_metrics: dict[str, Any]
-    best_epoch: int
-    test_metrics: dict[str, Any] | None
-    history: list[dict[str, Any]]
-    checkpoint_dir: Path
-    output_dir: Path
 
 
 def train(data: Any, valid: Any = None, *, config: TrainConfig | None = None, **overrides: Any) -> TrainResult:
@@ -300,22 +278,7 @@ def _finish(run: Run, splits: AudioSplits, output_dir: Path) -> TrainResult:
         push_run(run)
     use = shlex.join(["audioclf", "predict", str(checkpoint_dir), "FILE"])
     run.reporter.say(f"\nBest checkpoint: {checkpoint_dir}\nUse it: {use}")
-    return _result(run.reporter.history, output_dir)
-
-
-def finished_result(output_dir: Path) -> TrainResult | None:
-    """The result of the run in a folder, from its history; None when it has not come to its end."""
-    try:
-        lines = (output_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        history = [json.loads(line) for line in lines]
-    except (OSError, ValueError):  # not there, or cut short on the way
-        return None
-    return _result(history, output_dir) if history and history[-1]["event"] == "end" else None
-
-
-def _result(history: list[dict[str, Any]], output_dir: Path) -> TrainResult:
-    values = {name: history[-1][name] for name in ("best_metrics", "best_epoch", "test_metrics")}
-    return TrainResult(**values, history=history, checkpoint_dir=output_dir / "best", output_dir=output_dir)
+    return TrainResult.of(run.reporter.history, output_dir)
 
 
 def _announce(run: Run, splits: AudioSplits, decoded: DecodedSplits, saved: resume.Saved | None) -> None:

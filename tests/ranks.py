@@ -16,7 +16,7 @@ import torch
 
 import audioclf
 from audioclf.clips import decode
-from audioclf.datasets.base import make_splits
+from audioclf.datasets.making import make_splits
 from audioclf.distributed import joined
 from audioclf.evaluation import evaluate_loader
 from audioclf.loaders import make_loaders

@@ -8,7 +8,8 @@ import soundfile
 
 from audioclf import audio, cache, clips
 from audioclf.augment import Augmentation
-from audioclf.datasets.base import AudioSource, Example, make_splits
+from audioclf.datasets.base import AudioSource, Example
+from audioclf.datasets.making import make_splits
 from audioclf.errors import AudioError, DatasetError
 
 RATE = 16_000

@@ -84,7 +84,7 @@ def test_evaluation_draws_no_random_numbers(tones, quick, tmp_path):
     splits = audioclf.load_dataset(tones)
     options = {**quick, "model": tiny_config(**RANDOM), "num_epochs": 2, "head": DrawingHead}
     first = audioclf.train(splits, output_dir=tmp_path / "first", **options)
-    fewer = audioclf.datasets.base.make_splits([*splits.train, *splits.valid[::2]], name="x", labels=splits.labels)
+    fewer = audioclf.make_splits([*splits.train, *splits.valid[::2]], name="x", labels=splits.labels)
     second = audioclf.train(fewer, output_dir=tmp_path / "second", **options)
     losses = [[row["loss"] for row in run.history if row["event"] == "step"] for run in (first, second)]
     assert losses[0] == losses[1]

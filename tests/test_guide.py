@@ -18,8 +18,8 @@ from conftest import TONES, write_tone
 
 import audioclf
 from audioclf import Example
-from audioclf.datasets.base import make_splits
 from audioclf.datasets.load import CORPORA
+from audioclf.datasets.making import make_splits
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = {"augmentation.md", "extending.md", "inspect.md", "scaling.md", "scores.md"}

@@ -21,6 +21,8 @@ LAYERS = [
         "checks",
         "config",
         "schedule",
+        "bad_audio",
+        "result",
         "accumulate",
         "interrupt",
         "allocator",

@@ -282,7 +282,7 @@ STREAMED = {
 def data_of(kind: str, folder: Path):
     if kind == "table":
         valid = [Example(str(folder / "clips" / f"{n}.wav"), list(TONES)[n % 3], split="valid") for n in range(34, 40)]
-        splits = audioclf.datasets.base.make_splits([*table(folder), *valid], name="table")
+        splits = audioclf.make_splits([*table(folder), *valid], name="table")
         return splits, None
     options = {"label_column": "cls"} if kind == "tar" else {}
     return audioclf.load_dataset(KINDS[kind](folder), **options), str(folder / "clips.csv")
@@ -361,7 +361,7 @@ class TestTraining:
     def test_unreadable_clips_are_set_aside_by_name(self, folder, quick, tmp_path, capsys):
         splits, _ = data_of("table", folder)
         train = [*splits.train, Example(str(tmp_path / "gone.wav"), "low")]
-        splits = audioclf.datasets.base.make_splits([*train, *splits.valid], name="table")
+        splits = audioclf.make_splits([*train, *splits.valid], name="table")
         options = {**quick, "steps_per_epoch": 9, "num_epochs": 1, "progress": True}
         audioclf.train(splits, output_dir=str(tmp_path / "out"), **options)
         assert f"set aside: {str(tmp_path / 'gone.wav')!r}: no such file." in capsys.readouterr().out
@@ -374,7 +374,7 @@ class TestTraining:
     def test_a_step_without_any_readable_clip_is_left_out(self, precision, folder, quick, tmp_path):
         splits, _ = data_of("table", folder)
         train = [*splits.train[:6], Example(str(tmp_path / "gone.wav"), "low")]
-        splits = audioclf.datasets.base.make_splits([*train, *splits.valid], name="table")
+        splits = audioclf.make_splits([*train, *splits.valid], name="table")
         options = {**quick, "batch_size": 1, "num_epochs": 2, "steps_per_epoch": 7, "bad_audio": "skip"}
         result = audioclf.train(splits, output_dir=str(tmp_path / "out"), **{**options, "precision": precision})
         assert result.history[-1]["event"] == "end"
@@ -410,7 +410,7 @@ audioclf.train(audioclf.load_dataset(data, labels=["0", "1"]), valid, model={str
         paths = [shutil.copy(clip.audio, tmp_path) for clip in table(folder)[:8]]
         clips = [Example(path, list(TONES)[number % 3]) for number, path in enumerate(paths)]
         splits, _ = data_of("table", folder)
-        splits = audioclf.datasets.base.make_splits([*clips, *splits.valid], name="x")
+        splits = audioclf.make_splits([*clips, *splits.valid], name="x")
         options = {**quick, "max_cache_gb": 0, "cache_dir": str(tmp_path / "cache"), "num_epochs": 1, "num_workers": 1}
         audioclf.train(splits, output_dir=str(tmp_path / "first"), **options)
         with pytest.raises(AudioError, match=f"^{re.escape(repr(str(paths[3])))}: no such file.$"):

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .base import AudioSplits, Example, make_splits
+from .base import AudioSplits, Example
 from .corpus import hold_out, present
 from .folder import audio_files
+from .making import make_splits
 
 
 def acted_splits(

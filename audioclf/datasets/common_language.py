@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DatasetError
-from .base import SPLIT_NAMES, AudioSplits, Example, make_splits
+from .base import SPLIT_NAMES, AudioSplits, Example
 from .corpus import choose_labels, find_corpus, require_root
 from .folder import audio_files, subfolders
+from .making import make_splits
 
 SOURCE = "https://zenodo.org/records/5036977 (CommonLanguage.zip, 4 GB)"
 PARTS = ("train", "dev", "test")

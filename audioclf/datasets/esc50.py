@@ -7,8 +7,9 @@ from one Freesound recording together; the score is the mean accuracy over the f
 from pathlib import Path
 
 from . import hub
-from .base import AudioSource, AudioSplits, Example, make_splits
+from .base import AudioSource, AudioSplits, Example
 from .corpus import choose_protocol, find_corpus, hold_out_or_last, labels_by_id, present, read_table
+from .making import make_splits
 
 PROTOCOLS = ("esc50", "esc10")
 TABLE = "meta/esc50.csv"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from . import archive, hub
-from .base import SPLIT_NAMES, AudioSplits, Example, make_splits
+from .base import SPLIT_NAMES, AudioSplits, Example
 from .corpus import choose_labels, find_corpus, present
 from .folder import audio_files, subfolders
+from .making import make_splits
 
 HUB_ID = "google/fleurs"
 PARTS = ("train", "dev", "test")

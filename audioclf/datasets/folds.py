@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from ..errors import ConfigError, DatasetError
-from .base import AudioSplits, Example, refuse_shared_clips, refuse_stream
+from .base import AudioSplits, Example, refuse_stream
+from .overlap import refuse_shared_clips
 from .split import strata, unit
 
 HowToFold = int | Literal["official", "group"]

@@ -7,8 +7,9 @@ score is the mean average precision over the classes.
 from pathlib import Path
 
 from ..errors import DatasetError
-from .base import AudioSplits, Example, make_splits, split_name
+from .base import AudioSplits, Example, split_name
 from .corpus import find_corpus, labels_by_id, present, read_table, require_root
+from .making import make_splits
 from .manifest import label_names
 
 SOURCE = "https://zenodo.org/records/4060432 (all of its zips, to be unpacked into one folder)"

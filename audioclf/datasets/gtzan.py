@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from . import hub
-from .base import AudioSplits, Example, make_splits
+from .base import AudioSplits, Example
 from .corpus import choose_protocol, find_corpus
 from .folder import audio_files
+from .making import make_splits
 from .split import cut_valid
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")

@@ -27,7 +27,8 @@ from . import (
     urbansound8k,
     voxlingua107,
 )
-from .base import SPLIT_NAMES, AudioSplits, Example, make_splits
+from .base import SPLIT_NAMES, AudioSplits, Example
+from .making import make_splits
 from .split import cut_valid
 
 CORPORA = {

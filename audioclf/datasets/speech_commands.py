@@ -18,9 +18,10 @@ from pathlib import Path
 from ..audio import header_seconds
 from ..errors import DatasetError
 from . import archive
-from .base import AudioSplits, Example, make_splits
+from .base import AudioSplits, Example
 from .corpus import choose_protocol, find_corpus, present, require_root
 from .folder import audio_files, subfolders
+from .making import make_splits
 
 SOURCE = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz (2.4 GB)"
 PROTOCOLS = ("35", "12")

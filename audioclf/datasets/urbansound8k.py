@@ -6,8 +6,9 @@ that were cut from one Freesound recording together; the score is the mean accur
 
 from pathlib import Path
 
-from .base import AudioSplits, Example, make_splits
+from .base import AudioSplits, Example
 from .corpus import find_corpus, hold_out_or_last, labels_by_id, present, read_table, require_root
+from .making import make_splits
 
 SOURCE = "https://zenodo.org/records/1203745 (UrbanSound8K.tar.gz, 6 GB)"
 TABLES = {"metadata/UrbanSound8K.csv": "audio", "UrbanSound8K.csv": "."}

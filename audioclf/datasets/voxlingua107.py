@@ -8,9 +8,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .base import AudioSplits, Example, make_splits
+from .base import AudioSplits, Example
 from .corpus import choose_labels, find_corpus, require_root
 from .folder import audio_files, subfolders
+from .making import make_splits
 
 SOURCE = "https://bark.phon.ioc.ee/voxlingua107/ (a zip a language, and dev.zip, to be unpacked into one folder)"
 CODE = re.compile(r"(?!dev$)[a-z]{2,3}")

@@ -8,8 +8,9 @@ apart is mostly what happens when, while speaker, equaliser, noise and loudness 
 from pathlib import Path
 
 from ...errors import ConfigError
-from ..base import AudioSplits, make_splits
+from ..base import AudioSplits
 from ..corpus import choose_protocol, hold_out
+from ..making import make_splits
 from . import emotion, environment, events, files, keywords, languages, music, music_hard
 
 SETS = {
