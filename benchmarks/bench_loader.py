@@ -68,7 +68,7 @@ def waiting(part: str, num_batches: int) -> dict[str, float]:
         config = TrainConfig(batch_size=4, freeze=part, cache_dir=folder, progress=False)
         decoded = decode(splits, sampling_rate=RATE, max_seconds=30.0, cache_dir=folder)
         extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
-        loaders, _ = make_loaders(config, CPU, "fp32", decoded, model, extractor)
+        loaders, _ = make_loaders(config, CPU, "fp32", splits, decoded, model, extractor, 1)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
         model.train()
         waited, began = 0.0, time.perf_counter()

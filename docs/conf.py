@@ -5,12 +5,13 @@ import dataclasses
 import itertools
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import audioclf  # noqa: E402
+from audioclf import config  # noqa: E402
 from audioclf.config import TrainConfig  # noqa: E402
 
 project = "audioclf"
@@ -50,9 +51,15 @@ def options_table() -> str:
     lines = ["| option | default | |", "|---|---|---|"]
     for name in names:
         default = next(field.default for field in dataclasses.fields(TrainConfig) if field.name == name)
-        text = " ".join(texts[name].split()).replace("|", "\\|")
+        text = " ".join([*texts[name].split(), _choices(kinds[name])]).strip().replace("|", "\\|")
         lines.append(f"| `{name}` | `{default!r}` | {text} |")
     return "\n".join(lines) + "\n"
+
+
+def _choices(kind: str) -> str:
+    """The words that an option takes, where its type is a `Literal` of config.py."""
+    words = get_args(getattr(config, kind.split(" | ")[0], None))
+    return f"One of {', '.join(f'`{word}`' for word in words)}." if words and set(map(type, words)) == {str} else ""
 
 
 def setup(_app: Any) -> None:
