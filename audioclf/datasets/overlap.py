@@ -24,8 +24,9 @@ def refuse_shared_clips(name: str, parts: Mapping[str, Sequence[Example]]) -> li
         audio = example.audio
         if not isinstance(audio, str):
             return audio.identity
-        path = os.path.normpath(audio if os.path.isabs(audio) else here + audio)
-        return audio if path == audio else path  # one string rather than two, millions of times
+        path = audio if audio.startswith("/") or os.path.isabs(audio) else here + audio
+        # Asked for millions of times: most need no work, and then are one string rather than two.
+        return os.path.normpath(path) if os.sep != "/" or "/." in path or "//" in path else path
 
     seen: set[str] = set()
     repeated: set[str] = set()
