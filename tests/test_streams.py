@@ -535,6 +535,23 @@ class TestRefused:
         with pytest.raises(DatasetError, match=r"leave its audio as it is before any other step: dataset\.cast_column"):
             RowReader(stream, 0).read(1)
 
+    @pytest.mark.parametrize("options", [{}, {"probabilities": [0.5, 0.5]}, {"stopping_strategy": "all_exhausted"}])
+    def test_streams_that_are_interleaved(self, options, folder, quick, valid_table, tmp_path):
+        parts = [
+            data.cast_column("audio", datasets.Audio(decode=False)) for data in (parquet(folder), one_shard(folder))
+        ]
+        with pytest.raises(
+            DatasetError, match=r"interleave_datasets\(\) does not allow: join the streams by datasets\.conc"
+        ):
+            audioclf.train(
+                datasets.interleave_datasets(parts, **options),
+                valid_table,
+                steps_per_epoch=2,
+                **{**quick, "output_dir": str(tmp_path / "out")},
+            )
+        joined = audioclf.load_dataset(datasets.concatenate_datasets(parts)).stream
+        assert len(RowReader(joined, 0).read(1000)) == len(list(parts[0])) + len(list(parts[1]))
+
     @pytest.mark.parametrize("step", ["skip", "take", "shuffle"])
     def test_steps_that_shards_do_not_allow(self, step, folder, quick, valid_table, tmp_path):
         data = parquet(folder).cast_column("audio", datasets.Audio(decode=False))

@@ -122,26 +122,28 @@ def row_stream(
 def refuse_what_shards_change(stream: RowStream) -> None:
     """Raises for a training stream that, read shard by shard or gone back to, would not be the clips it says.
 
-    `skip` and `take` mean other rows in a shard than in the whole, and a shuffled stream forgets what is in its buffer.
+    `skip` and `take` mean other rows in a shard than in the whole; a shuffled stream forgets what is in its buffer; an
+    interleaved one leaves clips out or repeats them, and may not come to its end when it is gone on with.
 
     Raises:
         DatasetError: naming the step.
     """
+    by_files = "divide it by its files"
+    joined = "join the streams by datasets.concatenate_datasets()"
     steps = {
-        "SkipExamplesIterable": "skip",
-        "TakeExamplesIterable": "take",
-        "BufferShuffledExamplesIterable": "shuffle",
+        "SkipExamplesIterable": ("skip()", by_files),
+        "TakeExamplesIterable": ("take()", by_files),
+        "BufferShuffledExamplesIterable": ("shuffle()", "leave it out, as every pass is shuffled anyway"),
+        "CyclingMultiSourcesExamplesIterable": ("interleave_datasets()", joined),
+        "RandomlyCyclingMultiSourcesExamplesIterable": ("interleave_datasets()", joined),
     }
     pending = [stream.data._ex_iterable]  # datasets has no public name for the steps that a stream is made of
     while pending:
         part = pending.pop()
-        step = steps.get(type(part).__name__)
-        if step == "shuffle" or (step and stream.num_shards > 1):
-            instead = (
-                "leave it out, as every pass is shuffled anyway" if step == "shuffle" else "divide it by its files"
-            )
+        step, instead = steps.get(type(part).__name__, ("", ""))
+        if step and (instead != by_files or stream.num_shards > 1):
             raise DatasetError(
-                f"{stream.name}: a training stream is read shard by shard, which {step}() does not allow: {instead}."
+                f"{stream.name}: a training stream is read shard by shard, which {step} does not allow: {instead}."
             )
         pending += [*getattr(part, "ex_iterables", ()), *filter(None, [getattr(part, "ex_iterable", None)])]
 
