@@ -89,7 +89,18 @@ def test_classes_called_train_and_test(tmp_path):
 def test_what_is_no_clip_is_passed_over(tmp_path):
     lay(tmp_path, "a/1.wav", "b/2.wav", "a/._1.wav", "a/.hidden.wav", "a/cover.jpg", "a/1.txt", "a/noending", "top.wav")
     lay(tmp_path, ".git/x.wav", "__MACOSX/a/1.wav", "a/__MACOSX/3.wav", "a/.cache/4.wav", "README.md")
-    assert listing(tmp_path, load_dataset(tmp_path).train) == {"a/1.wav": "a", "b/2.wav": "b"}
+    splits = load_dataset(tmp_path)
+    assert listing(tmp_path, splits.train) == {"a/1.wav": "a", "b/2.wav": "b"}
+    where = repr(str(tmp_path / "top.wav"))
+    assert splits.notes == (f"1 sound(s) lie beside the class folders and are not used, for example {where}.",)
+
+
+def test_sounds_beside_the_classes_of_a_split(tmp_path):
+    splits = load_dataset(
+        lay(tmp_path, "train/a/1.wav", "train/b/2.wav", "train/3.wav", "valid/a/4.wav", "valid/5.wav")
+    )
+    (note,) = splits.notes
+    assert note.startswith("2 sound(s) lie beside the class folders and are not used, for example")
 
 
 def test_numbered_classes_are_in_the_order_of_numbers(tmp_path):

@@ -1,6 +1,7 @@
 """Class folders: `<root>/<label>/**/*.wav`, or `<root>/{train,valid,test}/<label>/**`."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..audio import is_audio_path
@@ -19,18 +20,30 @@ def examples(root: str | Path) -> list[Example]:
     Raises:
         DatasetError: when there are no class folders with audio in them.
     """
-    root = Path(root)
-    folders = [folder for folder in subfolders(root) if audio_files(folder)]
+    return [clip for folder, split in _class_roots(Path(root)) for clip in _class_folders(folder, split)]
+
+
+def loose_notes(root: str | Path) -> list[str]:
+    """A sentence on sounds that lie beside the class folders, and so have no label."""
+    loose = [
+        entry for folder, _ in _class_roots(Path(root)) for entry in sorted(folder.iterdir()) if _is_loose_sound(entry)
+    ]
+    if not loose:
+        return []
+    return [f"{len(loose)} sound(s) lie beside the class folders and are not used, for example {str(loose[0])!r}."]
+
+
+def _class_roots(root: Path) -> list[tuple[Path, str | None]]:
+    """The folders that hold class folders, each with its split."""
+    folders = [folder for folder in subfolders(root) if any(_sounds(folder))]
     if not folders:
         raise DatasetError(
             f"{str(root)!r} has no folders with audio files in it: expected one folder a class, "
             "or a metadata.csv that lists file_name and label."
         )
     if all(folder.name.lower() in SPLIT_NAMES and subfolders(folder) for folder in folders):
-        return [
-            example for folder in folders for example in _class_folders(folder, split=SPLIT_NAMES[folder.name.lower()])
-        ]
-    return _class_folders(root, split=None)
+        return [(folder, SPLIT_NAMES[folder.name.lower()]) for folder in folders]
+    return [(root, None)]
 
 
 def metadata_files(root: str | Path) -> list[Path]:
@@ -55,11 +68,13 @@ def metadata_files(root: str | Path) -> list[Path]:
 
 def audio_files(root: str | Path) -> list[Path]:
     """All audio files below a folder, sorted; hidden ones and macOS's shadows left out."""
-    found = []
+    return list(_sounds(root))
+
+
+def _sounds(root: str | Path) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not _is_hidden(name))
-        found += [Path(folder, name) for name in sorted(names) if is_audio_path(name)]
-    return found
+        yield from (Path(folder, name) for name in sorted(names) if is_audio_path(name))
 
 
 def _class_folders(root: Path, split: str | None) -> list[Example]:
@@ -73,6 +88,10 @@ def _class_folders(root: Path, split: str | None) -> list[Example]:
 def subfolders(root: Path) -> list[Path]:
     """The folders in a folder, sorted; hidden ones and macOS's shadows left out."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+
+
+def _is_loose_sound(path: Path) -> bool:
+    return is_audio_path(path) and path.is_file()
 
 
 def _is_hidden(name: str) -> bool:

@@ -193,7 +193,7 @@ def _from_path(path: Path, options: dict[str, Any]) -> AudioSplits:
     columns = {key: options[key] for key in ("label_column", "group_column", "multi_label", "fold")}
     if path.is_dir() and not folder.metadata_files(path):
         _refuse("a folder of class folders", options, allowed=("labels",))
-        return make_splits(folder.examples(path), name=path.name, labels=labels)
+        return make_splits(folder.examples(path), name=path.name, labels=labels, notes=folder.loose_notes(path))
     _refuse("a manifest", options, allowed=("labels", *columns))
     if path.is_dir():
         clips = [
